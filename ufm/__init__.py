@@ -1,0 +1,106 @@
+"""ufm: a theory toolkit for unconstrained features models.
+
+Closed forms, certified direct solvers, and comparison with trained networks, for deep classifiers whose last-layer
+features are free variables, trained with soft labels such as mixup's. Submodules load on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ufm.activations import Activations, MixedBatch, load, record
+    from ufm.certificate import Certificate, certify
+    from ufm.collapse import ChannelCurve, Collapse, channel_curve, neural_collapse
+    from ufm.comparison import Comparison, compare
+    from ufm.etf import NearestETF, Plane, classifier_plane, nearest_etf, simplex_etf
+    from ufm.problem import UFM
+    from ufm.solvers import History, Message, Solution, solve
+    from ufm.special import Prox, prox_logsumexp, wright_omega
+    from ufm.targets import Mixup, Orbits, Targets, Unmixed
+    from ufm.theory import (
+        Channel,
+        JointOptimum,
+        Response,
+        beta_from_classifier,
+        channel,
+        fixed_classifier,
+        joint_optimum,
+    )
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "ufm.activations": ("Activations", "MixedBatch", "load", "record"),
+    "ufm.certificate": ("Certificate", "certify"),
+    "ufm.collapse": ("ChannelCurve", "Collapse", "channel_curve", "neural_collapse"),
+    "ufm.comparison": ("Comparison", "compare"),
+    "ufm.etf": ("NearestETF", "Plane", "classifier_plane", "nearest_etf", "simplex_etf"),
+    "ufm.problem": ("UFM",),
+    "ufm.solvers": ("History", "Message", "Solution", "solve"),
+    "ufm.special": ("Prox", "prox_logsumexp", "wright_omega"),
+    "ufm.targets": ("Mixup", "Orbits", "Targets", "Unmixed"),
+    "ufm.theory": (
+        "Channel",
+        "JointOptimum",
+        "Response",
+        "beta_from_classifier",
+        "channel",
+        "fixed_classifier",
+        "joint_optimum",
+    ),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Activations",
+    "Certificate",
+    "Channel",
+    "ChannelCurve",
+    "Collapse",
+    "Comparison",
+    "History",
+    "JointOptimum",
+    "Message",
+    "MixedBatch",
+    "Mixup",
+    "NearestETF",
+    "Orbits",
+    "Plane",
+    "Prox",
+    "Response",
+    "Solution",
+    "Targets",
+    "UFM",
+    "Unmixed",
+    "beta_from_classifier",
+    "certify",
+    "channel",
+    "channel_curve",
+    "classifier_plane",
+    "compare",
+    "fixed_classifier",
+    "joint_optimum",
+    "load",
+    "nearest_etf",
+    "neural_collapse",
+    "prox_logsumexp",
+    "record",
+    "simplex_etf",
+    "solve",
+    "wright_omega",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the submodule that holds `name` on first use, so that `import ufm` is instant."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'ufm' has no attribute {name!r}")
+    # `from ufm.comparison import ...` binds the submodule `ufm.compare` here; the public name is what the user means.
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return [*__all__, "__version__"]

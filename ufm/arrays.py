@@ -1,0 +1,108 @@
+"""Arrays in, arrays out: conversion at the public boundary, and the checks that every entry point shares.
+
+Torch is the one numerical backend. A public function that takes arrays accepts NumPy arrays, torch tensors
+or nested sequences, computes with tensors and answers in the kind that it was given.
+"""
+
+import dataclasses
+import math
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Array = Tensor | np.ndarray
+Result = TypeVar("Result")
+
+
+def to_tensor(name: str, value: Any, *, ndim: int | None = None, finite: bool = True) -> Tensor:
+    """Return `value` as a floating-point tensor; float32 and float64 are kept, whole numbers become float64.
+
+    Raises ValueError, naming the argument `name`, for what is not an array of finite real numbers or has
+    another number of dimensions than `ndim`.
+    """
+    if isinstance(value, Tensor):
+        tensor = value
+    else:
+        try:
+            array = np.asarray(value)
+            tensor = torch.as_tensor(np.ascontiguousarray(array).reshape(array.shape))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: got {type(value).__name__}, expected an array of real numbers") from error
+    if not tensor.is_floating_point():
+        if tensor.is_complex() or tensor.dtype == torch.bool:
+            raise ValueError(f"{name}: got dtype {tensor.dtype}, expected real numbers")
+        tensor = tensor.to(torch.float64)
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name}: got dtype {tensor.dtype}, expected float32 or float64")
+    if ndim is not None and tensor.ndim != ndim:
+        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {ndim} dimensions")
+    if finite and not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name}: got NaN or infinite entries, expected finite numbers")
+    return tensor
+
+
+def in_kind(result: Result, *inputs: Any) -> Result:
+    """Return `result` as it is if any of `inputs` is a tensor, else with its tensors turned into NumPy arrays."""
+    return result if any(isinstance(value, Tensor) for value in inputs) else _to_numpy(result)
+
+
+def _to_numpy(result: Any) -> Any:
+    if isinstance(result, Tensor):
+        return result.detach().cpu().numpy()
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        changes = {f.name: _to_numpy(getattr(result, f.name)) for f in dataclasses.fields(result)}
+        return dataclasses.replace(result, **changes)
+    return result
+
+
+def check_number(
+    name: str, value: Any, *, above: float = -math.inf, minimum: float = -math.inf, below: float = math.inf
+) -> float:
+    """Return `value` as a float if it is finite, > `above`, >= `minimum` and < `below`; else raise ValueError."""
+    allowed = [f"> {above:g}"] if above > -math.inf else []
+    allowed += [f">= {minimum:g}"] if minimum > -math.inf else []
+    allowed += [f"< {below:g}"] if below < math.inf else []
+    message = f"{name}: got {value!r}, expected a finite number" + (" " + " and ".join(allowed) if allowed else "")
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(message) from error
+    if not (math.isfinite(number) and number > above and minimum <= number < below):
+        raise ValueError(message)
+    return number
+
+
+def check_integer(name: str, value: Any, *, minimum: int) -> int:
+    """Return `value` as an int if it is a whole number >= `minimum`; else raise ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise ValueError(f"{name}: got {value!r}, expected a whole number >= {minimum}")
+    return int(value)
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, choices))}")
+
+
+def check_labels(labels: Float[Tensor, "... K"], name: str = "labels") -> None:
+    """Raise ValueError unless every row of `labels` lies on the simplex, up to the rounding of its sum.
+
+    The tolerance on a row's sum is the square root of the dtype's machine epsilon: wide enough for labels that
+    were formed in half the digits, far too narrow for a forgotten normalisation.
+    """
+    if labels.ndim == 0 or labels.shape[-1] < 2:
+        raise ValueError(f"{name}: got shape {tuple(labels.shape)}, expected rows with at least 2 classes")
+    if labels.numel() == 0:
+        raise ValueError(f"{name}: got shape {tuple(labels.shape)}, expected at least one row")
+    if bool((labels < 0).any()):
+        raise ValueError(f"{name}: got an entry {labels.min().item():.6g}, expected entries >= 0")
+    deviation = (labels.sum(-1) - 1).abs().max().item()
+    tolerance = math.sqrt(torch.finfo(labels.dtype).eps)
+    if deviation > tolerance:
+        raise ValueError(
+            f"{name}: got a row whose sum differs from 1 by {deviation:.3g}, expected at most {tolerance:.2g}"
+        )

@@ -1,0 +1,143 @@
+"""Losses on logits: value, residual, Fenchel dual and the closed-form response to a simplex-ETF classifier.
+
+Each loss is convex in the logits and unchanged when the classes are permuted. Sums over classes take optional
+`counts`, the multiplicity of each column (see `ufm.prox_logsumexp`), so that a label with few distinct values costs
+as much as its distinct values.
+"""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ufm.arrays import check_choice
+from ufm.special import prox_logsumexp
+
+
+class Loss(Protocol):
+    """What the objective, the certificate and the closed forms need of a loss."""
+
+    name: str
+
+    def value(self, logits: Float[Tensor, "N K"], labels: Float[Tensor, "N K"]) -> Float[Tensor, "N"]:
+        """Return the loss of each row."""
+        ...
+
+    def residual(self, logits: Float[Tensor, "N K"], labels: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+        """Return the gradient of the loss in the logits."""
+        ...
+
+    def predict(self, logits: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+        """Return the prediction that is compared with the label: residual = prediction - label."""
+        ...
+
+    def dual(
+        self,
+        residual: Float[Tensor, "*N K"],
+        labels: Float[Tensor, "*N K"],
+        counts: Float[Tensor, "*N K"] | None = None,
+    ) -> Float[Tensor, "*N"]:
+        """Return minus the Fenchel conjugate of the loss at `residual`, row by row."""
+        ...
+
+    def etf_logits(
+        self,
+        labels: Float[Tensor, "*N K"],
+        beta: float | Float[Tensor, ""],
+        counts: Float[Tensor, "*N K"] | None = None,
+    ) -> Float[Tensor, "*N K"]:
+        """Return the optimal logits for a fixed simplex ETF: the solution of z = -beta residual(z)."""
+        ...
+
+
+class CrossEntropy:
+    """CE(z, y) = logsumexp(z) - y.z; its dual value at q - y is the entropy of q."""
+
+    name = "cross_entropy"
+
+    def value(self, logits: Float[Tensor, "N K"], labels: Float[Tensor, "N K"]) -> Float[Tensor, "N"]:
+        """Return logsumexp(z) - y.z of each row."""
+        return torch.logsumexp(logits, -1) - (labels * logits).sum(-1)
+
+    def residual(self, logits: Float[Tensor, "N K"], labels: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+        """Return softmax(z) - y."""
+        return self.predict(logits) - labels
+
+    def predict(self, logits: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+        """Return softmax(z)."""
+        return torch.softmax(logits, -1)
+
+    def dual(
+        self,
+        residual: Float[Tensor, "*N K"],
+        labels: Float[Tensor, "*N K"],
+        counts: Float[Tensor, "*N K"] | None = None,
+    ) -> Float[Tensor, "*N"]:
+        """Return the entropy of q = y + residual."""
+        # q is a mixture of distributions; only the rounding of y + (p - y) can bring it below zero.
+        q = (labels + residual).clamp(min=0)
+        return -_sum(torch.special.xlogy(q, q), counts)
+
+    def etf_logits(
+        self,
+        labels: Float[Tensor, "*N K"],
+        beta: float | Float[Tensor, ""],
+        counts: Float[Tensor, "*N K"] | None = None,
+    ) -> Float[Tensor, "*N K"]:
+        """Return the proximal point of log-sum-exp."""
+        return prox_logsumexp(labels, beta, counts=counts).logits  # pyright: ignore[reportReturnType]
+
+
+class MeanSquaredError:
+    """MSE(z, y) = ||z + 1/K - y||^2 / 2, with the bias 1/K that is optimal for every symmetric law."""
+
+    name = "mean_squared_error"
+
+    def value(self, logits: Float[Tensor, "N K"], labels: Float[Tensor, "N K"]) -> Float[Tensor, "N"]:
+        """Return ||z + 1/K - y||^2 / 2 of each row."""
+        return self.residual(logits, labels).square().sum(-1) / 2
+
+    def residual(self, logits: Float[Tensor, "N K"], labels: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+        """Return z + 1/K - y."""
+        return self.predict(logits) - labels
+
+    def predict(self, logits: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+        """Return the network's output z + 1/K."""
+        return logits + 1 / logits.shape[-1]
+
+    def dual(
+        self,
+        residual: Float[Tensor, "*N K"],
+        labels: Float[Tensor, "*N K"],
+        counts: Float[Tensor, "*N K"] | None = None,
+    ) -> Float[Tensor, "*N"]:
+        """Return -(||g||^2 / 2 + g.(y - 1/K)) at g = residual."""
+        return -_sum(residual.square() / 2 + residual * self._centred(labels, counts), counts)
+
+    def etf_logits(
+        self,
+        labels: Float[Tensor, "*N K"],
+        beta: float | Float[Tensor, ""],
+        counts: Float[Tensor, "*N K"] | None = None,
+    ) -> Float[Tensor, "*N K"]:
+        """Return the straight line beta/(1+beta) (y - 1/K)."""
+        return beta / (1 + beta) * self._centred(labels, counts)
+
+    @staticmethod
+    def _centred(labels: Tensor, counts: Tensor | None) -> Tensor:
+        num_classes = labels.shape[-1] if counts is None else counts.sum(-1, keepdim=True)
+        return labels - 1 / num_classes
+
+
+def _sum(values: Tensor, counts: Tensor | None) -> Tensor:
+    return (values if counts is None else counts * values).sum(-1)
+
+
+LOSSES: dict[str, Loss] = {loss.name: loss for loss in (CrossEntropy(), MeanSquaredError())}
+
+
+def get_loss(name: str) -> Loss:
+    """Return the loss called `name`; raise ValueError for an unknown name."""
+    check_choice("loss", name, tuple(LOSSES))
+    return LOSSES[name]

@@ -1,0 +1,178 @@
+"""Wright omega, and the proximal point of log-sum-exp that it solves. Pure mathematics, batched, in torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ufm.arrays import Array, check_labels, in_kind, to_tensor
+
+_MAX_NEWTON_STEPS = 64
+
+
+def wright_omega(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return the Wright omega function, the solution omega > 0 of omega + log(omega) = x, entry by entry.
+
+    x: any shape, float64 or float32; NaN gives NaN, as in SciPy. Differentiable to any order:
+    omega' = omega / (1 + omega). Lambert's W is W0(t) = omega(log t).
+
+    Source: R. M. Corless and D. J. Jeffrey, "The Wright omega function", AISC 2002.
+    """
+    omega: Tensor = _WrightOmega.apply(to_tensor("x", x, finite=False))  # pyright: ignore[reportAssignmentType]
+    return in_kind(omega, x)
+
+
+class _WrightOmega(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _omega(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (omega,) = ctx.saved_tensors
+        # omega/(1+omega) would be NaN at omega = inf.
+        return grad * (1 - 1 / (1 + omega))
+
+
+def _omega(x: Tensor) -> Tensor:
+    # Below -50 omega is exp(x) to rounding; clamping there also keeps the iteration away from log(0).
+    inner = x.clamp(min=-50.0)
+    log_x = inner.clamp(min=1.0).log()
+    omega = torch.where(inner > 1, inner - log_x + log_x / inner.clamp(min=1.0), torch.exp(2 * (inner - 1) / 3))
+    omega = torch.where(inner < -2, inner.clamp(max=0.0).exp(), omega)
+    # Two steps of the fourth-order iteration of F. N. Fritsch, R. E. Shafer and W. P. Crowley,
+    # "Algorithm 443: solution of the transcendental equation w e^w = x", CACM 16 (1973).
+    for _ in range(2):
+        residual = inner - omega - omega.log()
+        one_plus = 1 + omega
+        t = 2 * one_plus * (one_plus + 2 * residual / 3)
+        omega = omega * (1 + residual / one_plus * (1 + residual / (t - 2 * residual)))
+    # Where omega is small the residual inherits the rounding of x; the fixed point of exp(x - omega) does not.
+    omega = torch.where(x < -1, x.clamp(max=0.0).exp() * (-omega).exp(), omega)
+    return torch.where(torch.isposinf(x), x, omega)
+
+
+@dataclass(frozen=True)
+class Prox:
+    """Proximal point of log-sum-exp for a batch of labels.
+
+    logits (..., K): z; they sum to zero. probabilities (..., K): softmax(z). tau (...): the one scalar unknown.
+    residual (...): max_k |z_k / beta + p_k - y_k|, the stationarity condition in units of probability.
+    """
+
+    logits: Float[Array, "... K"]
+    probabilities: Float[Array, "... K"]
+    tau: Float[Array, "..."]
+    residual: Float[Array, "..."]
+
+
+def prox_logsumexp(
+    labels: Float[Array, "... K"],
+    beta: float | Float[Array, "..."],
+    *,
+    counts: Float[Array, "... K"] | None = None,
+) -> Prox:
+    """Return z = argmin over z of logsumexp(z) - y.z + ||z||^2 / (2 beta), which solves z = beta (y - softmax(z)).
+
+    The solution is closed up to one scalar tau per row, with omega the Wright omega function:
+
+        p_k = omega(beta y_k + tau) / beta,   z_k = log omega(beta y_k + tau) - tau,   sum_k z_k = 0.
+
+    labels (..., K): soft labels y, rows on the simplex. A row that sums to one only up to rounding is read as
+        y / sum(y), with beta sum(y) for beta: a relative change of the order of the rounding.
+    beta: positive; a number, or an array that broadcasts against the rows.
+    counts (..., K): multiplicity of each entry of `labels`. It lets a label with few distinct values be written
+        with one column per value, at a cost free of the number of classes; sums over k are then weighted.
+
+    Differentiable to any order in labels and beta (implicitly, through the optimality condition).
+    Raises ValueError for labels off the simplex, beta <= 0, or shapes that do not fit.
+
+    Source: derivations/fixed_etf.py; the closed form of Fisher, Meng and Papyan (ICLR 2024), Theorem 3.1, in our
+    notation and for any soft label.
+    """
+    y = to_tensor("labels", labels)
+    b = to_tensor("beta", beta).to(y)
+    c = torch.ones_like(y) if counts is None else to_tensor("counts", counts).to(y)
+    if counts is not None and bool((c < 0).any()):
+        raise ValueError(f"counts: got {c.min().item():g}, expected multiplicities >= 0")
+    try:
+        shape = torch.broadcast_shapes(y.shape, c.shape, (*b.shape, 1))
+    except RuntimeError as error:
+        raise ValueError(
+            f"labels, beta, counts: got shapes {tuple(y.shape)}, {tuple(b.shape)}, {tuple(c.shape)}, "
+            "expected (..., K), (...), (..., K)"
+        ) from error
+    if counts is None:
+        check_labels(y)
+    else:
+        check_labels(y * c)
+    if not bool((b > 0).all()):
+        raise ValueError(f"beta: got {b.min().item():g}, expected positive numbers")
+    z: Tensor = _Prox.apply(y.expand(shape), b.expand(shape[:-1]), c.expand(shape))  # pyright: ignore[reportAssignmentType]
+    return in_kind(_finish(z, y, b.unsqueeze(-1), c), labels, beta)
+
+
+def _finish(z: Tensor, y: Tensor, b: Tensor, c: Tensor) -> Prox:
+    log_partition = torch.logsumexp(z + c.log(), -1, keepdim=True)
+    p = (z - log_partition).exp()
+    residual = torch.where(c > 0, z / b + p - y, 0.0).abs().amax(-1)
+    return Prox(z, p, (b.log() - log_partition).squeeze(-1), residual)
+
+
+class _Prox(torch.autograd.Function):
+    """z(y, beta), differentiated through (I + beta (diag p - p p^T)) dz = beta dy + (y - p) dbeta."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y: Tensor, b: Tensor, c: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _solve_prox(y, b, c)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        _, b, c, z = ctx.saved_tensors
+        p = (z - torch.logsumexp(z + c.log(), -1, keepdim=True)).exp()
+        b = b.unsqueeze(-1)
+        # Sherman-Morrison; 1 - beta sum p^2/(1 + beta p) is written as sum p/(1 + beta p), which does not cancel.
+        # With multiplicities the adjoint system has the same inverse once the gradient is divided by them.
+        one_plus_omega = 1 + b * p
+        g = grad / one_plus_omega
+        q = p / one_plus_omega
+        u = g + c * b * q * ((p * g).sum(-1, keepdim=True) / (c * q).sum(-1, keepdim=True))
+        return b * u, (u * z).sum(-1) / b.squeeze(-1), None
+
+
+def _solve_prox(y: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Solve sum_k c_k z_k(tau) = 0 by Newton's method, where z_k(tau) = log omega(beta y_k + tau) - tau.
+
+    The sum is concave and decreasing in tau, so Newton's iterates fall monotonically to the root from any start on
+    its right; log(beta / K) is one, by Jensen's inequality. Solving for the sum of the logits rather than for
+    sum omega = beta cancels the large beta analytically. The last step is applied to the logits to first order,
+    which removes the rounding of tau from them.
+    """
+    scaled = b.unsqueeze(-1) * y
+    tau = (b * (c * y).sum(-1) / c.sum(-1)).log().unsqueeze(-1)
+    threshold = 0.1 * torch.finfo(y.dtype).eps ** 0.5
+    z = slope = step = torch.zeros_like(scaled)
+    for _ in range(_MAX_NEWTON_STEPS):
+        omega = _omega(scaled + tau)
+        # log(omega) - tau and beta y - omega are equal; each is used where it does not cancel.
+        z = torch.where(omega < 1, scaled - omega, omega.log() - tau)
+        slope = omega / (1 + omega)
+        step = (c * z).sum(-1, keepdim=True) / (c * slope).sum(-1, keepdim=True)
+        if bool((step.abs() <= threshold).all()):
+            break
+        tau = tau + step
+    return z - slope * step
