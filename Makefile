@@ -36,3 +36,9 @@ derivations: install
 
 clean:
 	rm -rf .venv runs build *.egg-info
+
+# Copies a demo's numbers into the committed results and redraws the README's pictures from them.
+.PHONY: publish
+publish: demo
+	cp runs/demo/results.json runs/demo/planar.safetensors experiments/results/demo/
+	$(BIN)/python -m figures

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ufm.activations import Activations
 from ufm.arrays import check_integer, check_number
-from ufm.collapse import ChannelCurve, channel_curve, lambda_bin, multiplier_of
+from ufm.collapse import ChannelCurve, Collapse, channel_curve, lambda_bin, multiplier_of, neural_collapse
 from ufm.etf import NearestETF, nearest_etf
 from ufm.problem import UFM
 from ufm.solvers import Solution, solve
@@ -49,6 +49,7 @@ class Comparison:
     multiplier: root mean squared row norm of the centred classifier. etf_error: relative distance of the classifier
     to its nearest simplex ETF. feature_decay: lambda_H that beta and multiplier imply. samples: scored.
     scores: one per prediction. curves: channel curves of the network and of each prediction.
+    collapse: measures of neural collapse of all same-class features, or None if a class has none.
     solver_error: largest difference of logits between closed form and direct solve for the nearest ETF, or None.
     solver_converged: whether every direct solve converged, or None.
     """
@@ -62,6 +63,7 @@ class Comparison:
     samples: int
     scores: list[Score]
     curves: dict[str, ChannelCurve] = field(repr=False)
+    collapse: Collapse | None = None
     solver_error: float | None = None
     solver_converged: bool | None = None
 
@@ -148,9 +150,18 @@ def compare(
         samples=len(y),
         scores=scores,
         curves=curves,
+        collapse=_collapse(activations),
         solver_error=solver_error,
         solver_converged=solver_converged,
     )
+
+
+def _collapse(activations: Activations) -> Collapse | None:
+    same = activations.class_a == activations.class_b
+    classes = activations.class_a[same]
+    if len(torch.unique(classes)) < len(activations.classifier):
+        return None
+    return neural_collapse(activations.features[same], classes, activations.classifier)
 
 
 def _halves(activations: Activations) -> tuple[Tensor, Tensor]:

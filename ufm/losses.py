@@ -5,7 +5,7 @@ Each loss is convex in the logits and unchanged when the classes are permuted. S
 as much as its distinct values.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from ufm.arrays import check_choice
 from ufm.special import prox_logsumexp
 
 
+@runtime_checkable
 class Loss(Protocol):
     """What the objective, the certificate and the closed forms need of a loss."""
 

@@ -5,7 +5,7 @@ of classes; `orbits` writes one label per orbit of the class permutations, at a 
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -92,6 +92,7 @@ class Orbits:
     weights: Float[Tensor, "M"]
 
 
+@runtime_checkable
 class Law(Protocol):
     """A probability law of the soft label that no permutation of the classes changes."""
 

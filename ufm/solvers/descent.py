@@ -32,14 +32,16 @@ def evaluate(function: Function, point: Tensor) -> State:
 def accepts(start: State, trial: State, slope: float, trial_slope: float, step: float) -> bool:
     """Return whether a step gives enough descent, also where differences of the objective are all rounding.
 
-    slope, trial_slope: directional derivatives at both ends. Armijo's condition, or else the approximate Wolfe
-    condition, which judges by slopes and asks of the objective only that it does not rise beyond its rounding.
+    slope, trial_slope: directional derivatives at both ends. Armijo's condition, where the decrease that it asks for
+    can be measured, or else the approximate Wolfe condition, which judges by slopes and asks of the objective only
+    that it does not rise beyond its rounding.
 
     Source: W. W. Hager and H. Zhang, "A new conjugate gradient method with guaranteed descent and an efficient line
     search", SIAM J. Optim. 16 (2005), eqs. (4.1) to (4.3).
     """
-    if trial.objective <= start.objective + SUFFICIENT_DECREASE * step * slope:
+    decrease = -SUFFICIENT_DECREASE * step * slope
+    rounding = abs(start.objective) * (1e-13 if start.point.element_size() == 8 else 1e-5)
+    if decrease > rounding and trial.objective <= start.objective - decrease:
         return True
-    rounding = 1e-13 if start.point.element_size() == 8 else 1e-5
-    level = trial.objective <= start.objective + rounding * abs(start.objective)
+    level = trial.objective <= start.objective + rounding
     return level and trial_slope <= (2 * SUFFICIENT_DECREASE - 1) * slope

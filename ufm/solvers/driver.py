@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from ufm.arrays import check_choice, check_integer, check_number, to_tensor
 from ufm.certificate import Certificate, certify_evaluation
 from ufm.problem import UFM, Evaluation
+from ufm.progress import progress_bar
 from ufm.solvers.descent import Function, State
 from ufm.solvers.gradient_descent import gradient_descent
 from ufm.solvers.lbfgs import lbfgs
@@ -108,7 +108,7 @@ def solve(
 
     iteration, state, best, message = -1, None, None, Message.STALLED
     try:
-        with tqdm(total=max_iter, disable=not progress, desc=method, unit="it") as bar:
+        with progress_bar(max_iter, method, unit="iterations", enabled=progress) as bar:
             for iteration, state in enumerate(METHODS[method](variables.function, variables.start(seed))):
                 best = state if best is None or state.gradient_norm <= best.gradient_norm else best
                 if not np.isfinite(state.objective) or not np.isfinite(state.gradient_norm):

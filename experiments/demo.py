@@ -1,0 +1,194 @@
+"""The main job: closed form, direct solver and a trained network, side by side, in one report.
+
+    python -m experiments.demo [--out runs/demo] [--train.epochs 400] ...
+
+Run again after an interruption, it goes on from the last finished epoch. Exit status 1 means that an exact claim
+(closed form against solver) failed; how well the network fits never changes it.
+"""
+
+import dataclasses
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from safetensors.numpy import save_file
+
+import ufm
+from experiments.claims import exact_claims, network_claims, print_claims
+from experiments.data import ImageData, digits
+from experiments.mixing import mix
+from experiments.report import write_report
+from experiments.train import TrainConfig, TrainResult, train
+from figures import draw_all
+from ufm.storage import atomic_path, write_json
+from ufm.verification import Verification, verify
+
+_PLANAR_CLASSES = (0, 1, 2)
+_LAMBDA_GRID = np.linspace(0.01, 0.99, 99)
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What the demo runs."""
+
+    out: str = "runs/demo"
+    """folder for the report, the results, the pictures and the checkpoint"""
+    weight_decay: float = 2e-3
+    """lambda_W of the theory's and the solver's UFM, expectation convention"""
+    feature_decay: float = 2e-3
+    """lambda_H of the theory's and the solver's UFM, expectation convention"""
+    dim: int = 16
+    """feature dimension of that UFM"""
+    nodes: int = 9
+    """Gauss-Jacobi nodes in lambda, per class pair"""
+    passes: int = 8
+    """mixed passes over the training images that are recorded"""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """how the network is trained"""
+
+
+def main() -> int:
+    """Run the demo from the command line and return its exit status."""
+    config = tyro.cli(DemoConfig, prog="python -m experiments.demo", description=__doc__)
+    try:
+        return run(config)
+    except ValueError as error:
+        print(f"experiments.demo: error: {error}", file=sys.stderr)
+        return 2
+
+
+def run(config: DemoConfig, *, progress: bool = True) -> int:
+    """Run the demo, write everything to `config.out`, and return the exit status."""
+    out, begin = Path(config.out), time.perf_counter()
+    law = ufm.Mixup(10, config.train.alpha)
+
+    print("1/5  theory and direct solver: gradient descent and L-BFGS, classifier fixed and free")
+    verification = verify(law, config.dim, config.weight_decay, config.feature_decay, nodes=config.nodes)
+
+    print(f"2/5  network: a small CNN on scikit-learn's digits with mixup, {config.train.epochs} epochs")
+    data = digits()
+    trained = train(config.train, data, out / "checkpoint.safetensors", progress=progress)
+
+    print("3/5  recording the features of mixed training images, in train and in eval mode")
+    activations = {mode: _record(config, data, trained, mode) for mode in ("train", "eval")}
+    for mode, recorded in activations.items():
+        recorded.save(out / f"activations_{mode}.safetensors")
+
+    print("4/5  comparing network, closed form and solver on the same targets")
+    comparisons = {
+        mode: ufm.compare(recorded, law, weight_decay=config.train.weight_decay)
+        for mode, recorded in activations.items()
+    }
+
+    print("5/5  figures and report")
+    claims = exact_claims(verification, comparisons) + network_claims(trained.history[-1]["test_accuracy"], comparisons)
+    results = {
+        "config": asdict(config),
+        "versions": _versions(),
+        "data": {"name": data.name, "train": len(data.train_classes), "test": len(data.test_classes)},
+        "theory": _theory(verification, config.train.alpha),
+        "solver": _solver(verification),
+        "network": trained.history[-1],
+        "comparison": {mode: _comparison(comparison) for mode, comparison in comparisons.items()},
+        "training": trained.history,
+        "claims": [claim.record() for claim in claims],
+        "seconds": time.perf_counter() - begin,
+    }
+    _save_planar(out / "planar.safetensors", activations, comparisons["eval"])
+    write_json(out / "results.json", results)
+    pictures = draw_all(out, out)
+    report = write_report(out, results, claims, pictures)
+
+    print_claims(claims)
+    print(f"\nReport: {report}   ({time.perf_counter() - begin:.0f} s)")
+    return 0 if all(claim.passed for claim in claims if claim.exact) else 1
+
+
+def _record(config: DemoConfig, data: ImageData, trained: TrainResult, mode: str) -> ufm.Activations:
+    # Both modes see the same mixed images.
+    rng = np.random.default_rng(config.train.seed + 1)
+    batches = (
+        batch
+        for _ in range(config.passes)
+        for batch in mix(data.train_images, data.train_classes, config.train.alpha, config.train.batch_size, rng)
+    )
+    description = {"data": f"{data.name}, mixed training images", "train": str(config.train)}
+    return ufm.record(trained.network, batches, classifier="head", train_mode=mode == "train", description=description)
+
+
+def _theory(verification: Verification, alpha: float) -> dict:
+    """Return the closed form on a grid of lambda, for the pair (0, 1): numbers for a table and for checking."""
+    optimum = verification.optimum
+    K = optimum.num_classes
+    labels = np.zeros((len(_LAMBDA_GRID), K))
+    labels[:, 0], labels[:, 1] = _LAMBDA_GRID, 1 - _LAMBDA_GRID
+    response = optimum.response(labels, K)
+    return {
+        **asdict(optimum),
+        "alpha": alpha,
+        "lam": _LAMBDA_GRID,
+        "logits": np.asarray(response.logits)[:, :3],
+        "probabilities": np.asarray(response.probabilities)[:, :3],
+        "feature_norm": np.linalg.norm(response.features, axis=1),
+    }
+
+
+def _solver(verification: Verification) -> list[dict]:
+    return [
+        {
+            "classifier": kind,
+            "method": method,
+            "iterations": solution.iterations,
+            "seconds": solution.seconds,
+            "message": str(solution.message),
+            **asdict(solution.certificate),
+            "objective_minus_closed_form": solution.objective - verification.optimum.objective,
+        }
+        for (kind, method), solution in verification.solutions.items()
+    ]
+
+
+def _comparison(comparison: ufm.Comparison) -> dict:
+    return {name: value for name, value in dataclasses.asdict(comparison).items() if value is not None}
+
+
+def _save_planar(path: Path, activations: dict[str, ufm.Activations], comparison: ufm.Comparison) -> None:
+    """Save the features of three classes in the plane of their rows, for network, closed form and solver.
+
+    All panels show the same targets; closed form and solver use the ETF nearest to the network's classifier and the
+    lambda_H that the fitted beta implies.
+    """
+    some = activations["eval"]
+    three = torch.tensor(_PLANAR_CLASSES)
+    chosen = (torch.isin(some.class_a, three) & torch.isin(some.class_b, three)).nonzero()[:, 0][:1500]
+    etf = torch.as_tensor(ufm.nearest_etf(some.classifier.double()).classifier)
+    labels = some.labels[chosen]
+    ideal = ufm.UFM(ufm.Targets(labels), etf.shape[1], 0.0, comparison.feature_decay, classifier=etf)
+    features = {
+        "network_train": (activations["train"].classifier, activations["train"].features[chosen]),
+        "network_eval": (some.classifier, some.features[chosen]),
+        "solver": (etf, ufm.solve(ideal, "gradient_descent", tol=1e-9, device="cpu").features),
+        "closed_form": (etf, ufm.fixed_classifier(etf, labels, comparison.feature_decay).features),
+    }
+    arrays = {name: getattr(some, name)[chosen].numpy() for name in ("class_a", "class_b", "lam")}
+    for name, (classifier, h) in features.items():
+        plane = ufm.classifier_plane(classifier[three].double())
+        arrays[f"{name}.points"] = np.asarray(plane.project(torch.as_tensor(h).double()), dtype=np.float32)
+        arrays[f"{name}.rows"] = np.asarray(plane.project(classifier[three].double()), dtype=np.float32)
+    with atomic_path(path) as temporary:
+        save_file(arrays, temporary)
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn", "matplotlib")}
+    return {"ufm": ufm.__version__, "python": platform.python_version(), **packages, "machine": platform.machine()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

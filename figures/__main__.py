@@ -1,0 +1,35 @@
+"""Draw the figures of a run: `python -m figures [--run experiments/results/demo] [--out figures/output]`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from figures import draw_all
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which run to draw, and where to."""
+
+    run: str = "experiments/results/demo"
+    """folder with results.json and planar.safetensors"""
+    out: str = "figures/output"
+    """folder for the PNG and PDF files"""
+
+
+def main() -> int:
+    """Draw every figure and print its path; return the exit status."""
+    config = tyro.cli(Config, prog="python -m figures", description=__doc__)
+    try:
+        for path in draw_all(Path(config.run), Path(config.out)).values():
+            print(path)
+    except ValueError as error:
+        print(f"figures: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

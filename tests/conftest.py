@@ -1,0 +1,26 @@
+"""Shared set-up: shapes are checked at run time, torch is single-threaded, hypothesis is reproducible."""
+
+import os
+
+import hypothesis
+import jaxtyping
+import pytest
+import torch
+
+import tests.typecheck  # noqa: F401  (the hook looks its checker up by attribute)
+
+# Every annotated function of the library is checked against its shapes while the tests run.
+jaxtyping.install_import_hook("ufm", "tests.typecheck.check")
+
+# One thread per worker: two pytest workers share two cores.
+torch.set_num_threads(1)
+
+hypothesis.settings.register_profile("dev", max_examples=50, deadline=None, report_multiple_bugs=False)
+hypothesis.settings.register_profile("ci", max_examples=50, deadline=None, report_multiple_bugs=False, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch):
+    """Switch the shape checks off, so that the library's own argument checks are what is tested."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

@@ -1,0 +1,131 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ufm
+from tests.networks import following_the_theory
+from ufm.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = main(list(arguments))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_predict(capsys: pytest.CaptureFixture[str]):
+    status, out, _ = run(capsys, "predict", "--num-classes", "5", "--nodes", "9", "--lam", "0.8", "--json")
+    assert status == 0
+    result = json.loads(out)
+    optimum = ufm.joint_optimum(ufm.Mixup(5), 2e-3, 2e-3, nodes=9)
+    assert result["optimum"]["beta"] == optimum.beta
+    shape = ufm.channel(0.8, optimum.beta, 5)
+    assert result["mixed"][0]["width"] == pytest.approx(float(shape.width))
+    assert result["mixed"][0]["depth"] == pytest.approx(float(shape.depth))
+    status, out, _ = run(capsys, "predict", "--num-classes", "2", "--alpha", "None")
+    assert status == 0
+    assert "beta" in out
+
+
+def test_solve(capsys: pytest.CaptureFixture[str]):
+    arguments = ["solve", "--num-classes", "5", "--dim", "8", "--nodes", "9", "--json"]
+    penalties = ["--weight-decay", "0.02", "--feature-decay", "0.02"]
+    status, out, _ = run(capsys, *arguments, *penalties)
+    assert status == 0
+    assert json.loads(out)["objective"] == pytest.approx(0.595857985966592, abs=1e-12)
+    status, out, _ = run(capsys, *arguments, "--max-iter", "3")
+    assert status == 1
+    assert not json.loads(out)["converged"]
+    status, out, _ = run(capsys, *arguments[:-1], "--fixed-etf", "1.5", "--method", "gradient_descent")
+    assert status == 0
+    assert "feature_error" in out
+
+
+def test_verify(capsys: pytest.CaptureFixture[str]):
+    arguments = ["verify", "--num-classes", "3", "--dim", "4", "--nodes", "3"]
+    status, out, _ = run(capsys, *arguments)
+    assert status == 0
+    assert out.count("PASS") == 12
+    assert "FAIL" not in out
+    status, out, _ = run(capsys, *arguments, "--max-iter", "2", "--method", "lbfgs", "--json")
+    assert status == 1
+    assert not json.loads(out)["passed"]
+
+
+def test_compare(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    path = tmp_path / "a.safetensors"
+    following_the_theory(300.0).save(path)
+    status, out, _ = run(capsys, "compare", str(path), "--json", "--no-solver")
+    assert status == 0
+    assert json.loads(out)["beta"] == pytest.approx(300, rel=1e-4)
+    status, out, _ = run(capsys, "compare", str(path), "--weight-decay", "0.001")
+    assert status == 0
+    assert "solver, own classifier" in out
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["predict", "--alpha", "0"], "alpha: got 0.0, expected a finite number > 0"),
+        (["predict", "--num-classes", "1"], "num_classes"),
+        (["predict", "--weight-decay", "-1"], "weight_decay"),
+        (["predict", "--feature-decay", "0"], "feature_decay"),
+        (["predict", "--feature-decay", "nan"], "feature_decay"),
+        (["predict", "--lam", "1.5"], "lam"),
+        (["predict", "--loss", "hinge"], "loss"),
+        (["predict", "--nodes", "0"], "nodes"),
+        (["solve", "--method", "guess"], "method: got 'guess', expected one of 'lbfgs', 'gradient_descent'"),
+        (["solve", "--dim", "8", "--fixed-etf", "1"], "dim: got 8, expected a whole number >= 9"),
+        (["solve", "--fixed-etf", "-1"], "multiplier"),
+        (["solve", "--tol", "0"], "tol"),
+        (["solve", "--device", "abacus"], "device"),
+        (["verify", "--dim", "8"], "dim"),
+        (["verify", "--method", "guess"], "method"),
+        (["compare", "nowhere.safetensors"], "file: got 'nowhere.safetensors', which does not exist"),
+        (["compare", __file__], "file"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str], arguments: list[str], named: str):
+    status, out, err = run(capsys, *arguments)
+    assert status == 2
+    assert out == ""
+    assert err.startswith(f"ufm: error: {named}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["predict", "--alpha", "abc"], ["guess"], ["compare"], []])
+def test_unusable_arguments_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([c, "--help"] for c in ("predict", "solve", "verify", "compare"))])
+def test_help_exits_with_0(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert not exit_info.value.code
+    assert "usage: ufm" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from ufm.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += (
+        "heavy = {'torch', 'scipy', 'numpy', 'matplotlib', 'sympy', 'cvxpy'} & set(sys.modules)\nsys.exit(len(heavy))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    finished = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert finished.returncode == 0
+
+
+def test_module_runs_as_a_program():
+    command = [sys.executable, "-m", "ufm", "predict", "--lam", "0.5", "--json"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert np.isfinite(json.loads(finished.stdout)["optimum"]["beta"])

@@ -1,0 +1,46 @@
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import ufm
+from experiments.summary import summary
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("block", BLOCKS)
+def test_python_examples_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_results_table_is_that_of_the_committed_runs():
+    folders = sorted(path.parent for path in (ROOT / "experiments" / "results").glob("*/results.json"))
+    assert len(folders) == 2
+    assert summary(folders) in README
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_every_public_name_is_reachable_and_documented():
+    assert sorted(ufm.__all__) == ufm.__all__
+    assert set(dir(ufm)) >= set(ufm.__all__)
+    for name in ufm.__all__:
+        assert getattr(ufm, name).__doc__, name
+    with pytest.raises(AttributeError, match="nothing"):
+        ufm.nothing  # noqa: B018
+
+
+def test_versions_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == ufm.__version__
+    assert f"version: {ufm.__version__}" in (ROOT / "CITATION.cff").read_text()

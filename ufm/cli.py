@@ -1,0 +1,284 @@
+"""Command line: `ufm predict | solve | verify | compare`. Heavy imports wait until a command runs.
+
+Exit status: 0 success; 1 a solve that did not converge or a check that failed; 2 bad input.
+"""
+
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from ufm.targets import Law
+
+
+@dataclass(frozen=True)
+class Model:
+    """The unconstrained features model that a command is about."""
+
+    num_classes: int = 10
+    """K >= 2"""
+    alpha: float | None = 1.0
+    """mixup's Beta(alpha, alpha), > 0; None for no mixup"""
+    weight_decay: float = 2e-3
+    """lambda_W > 0, in F = E[loss + lambda_H/2 ||h||^2] + lambda_W/2 ||W||^2"""
+    feature_decay: float = 2e-3
+    """lambda_H > 0, in the same convention"""
+    loss: str = "cross_entropy"
+    """cross_entropy or mean_squared_error"""
+
+    def law(self) -> "Law":
+        """Return the law of the labels."""
+        from ufm.targets import Mixup, Unmixed
+
+        return Unmixed(self.num_classes) if self.alpha is None else Mixup(self.num_classes, self.alpha)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Theory: the joint optimum, and the optimal logits and features against lambda."""
+
+    model: tyro.conf.OmitArgPrefixes[Model] = Model()
+    nodes: int = 64
+    """Gauss-Jacobi nodes in lambda, >= 1"""
+    lam: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+    """mixing coefficients of the table, in [0, 1]"""
+    json: bool = False
+    """print JSON instead of a table"""
+
+    def run(self) -> int:
+        """Print the prediction."""
+        import numpy as np
+
+        from ufm.arrays import to_tensor
+        from ufm.theory import joint_optimum
+
+        lam = to_tensor("lam", self.lam, ndim=1).numpy()
+        if not ((lam >= 0) & (lam <= 1)).all():
+            raise ValueError(f"lam: got {self.lam}, expected values in [0, 1]")
+        model = self.model
+        optimum = joint_optimum(model.law(), model.weight_decay, model.feature_decay, model.loss, nodes=self.nodes)
+        K = optimum.num_classes
+        labels = np.zeros((len(lam), K))
+        labels[:, 0], labels[:, 1] = lam, 1 - lam
+        response = optimum.response(labels)
+        z, p = np.asarray(response.logits), np.asarray(response.probabilities)
+        rows = [
+            {
+                "lam": lam[i],
+                "width": z[i, 0] - z[i, 1],
+                "depth": (z[i, 0] + z[i, 1]) / 2 - z[i, 2] if K > 2 else None,
+                "p_a": p[i, 0],
+                "p_b": p[i, 1],
+                "p_0": p[i, 2] if K > 2 else None,
+                "feature_norm": float(np.linalg.norm(response.features[i])),
+            }
+            for i in range(len(lam))
+        ]
+        if self.json:
+            _print_json({"optimum": asdict(optimum), "mixed": rows})
+        else:
+            _print_fields(asdict(optimum))
+            _print_table(rows)
+        return 0
+
+
+@dataclass(frozen=True)
+class Solve:
+    """Direct solve of the UFM from a random start, with its certificate."""
+
+    model: tyro.conf.OmitArgPrefixes[Model] = Model()
+    dim: int = 16
+    """feature dimension, >= 1 (>= K-1 with --fixed-etf)"""
+    method: str = "lbfgs"
+    """lbfgs or gradient_descent"""
+    fixed_etf: float | None = None
+    """fix the classifier to a simplex ETF with this multiplier, > 0; free by default"""
+    nodes: int = 16
+    """Gauss-Jacobi nodes in lambda per class pair, >= 1"""
+    seed: int = 0
+    """of the random start"""
+    tol: float = 1e-10
+    """on the gradient norm, > 0"""
+    max_iter: int = 100_000
+    """limit on iterations, >= 0"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    json: bool = False
+    """print JSON instead of a table"""
+
+    def run(self) -> int:
+        """Solve and print the result; exit status 1 if it did not converge."""
+        from ufm.etf import nearest_etf, simplex_etf
+        from ufm.problem import UFM
+        from ufm.solvers import solve
+
+        model = self.model
+        etf = None if self.fixed_etf is None else simplex_etf(model.num_classes, self.dim, self.fixed_etf)
+        targets = model.law().targets(self.nodes)
+        problem = UFM(targets, self.dim, model.weight_decay, model.feature_decay, model.loss, classifier=etf)
+        solution = solve(
+            problem,
+            self.method,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            seed=self.seed,
+            device=self.device,
+            progress=sys.stderr.isatty() and not self.json,
+        )
+        etf_error = None
+        if self.dim >= model.num_classes - 1 and bool(solution.classifier.any()):
+            etf_error = nearest_etf(solution.classifier).relative_error
+        result = {
+            "method": self.method,
+            "targets": len(targets),
+            "converged": solution.converged,
+            "message": str(solution.message),
+            "iterations": solution.iterations,
+            "seconds": solution.seconds,
+            **asdict(solution.certificate),
+            "etf_error": etf_error,
+        }
+        _print_json(result) if self.json else _print_fields(result)
+        return 0 if solution.converged else 1
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Closed form against direct solvers against certificate: a table of PASS and FAIL."""
+
+    model: tyro.conf.OmitArgPrefixes[Model] = Model()
+    dim: int = 16
+    """feature dimension, >= K-1"""
+    method: tuple[str, ...] = ("gradient_descent", "lbfgs")
+    """methods to run"""
+    nodes: int = 9
+    """Gauss-Jacobi nodes in lambda per class pair, >= 1"""
+    seed: int = 0
+    """of the random start"""
+    tol: float = 1e-12
+    """on the gradient norm, > 0"""
+    max_iter: int = 100_000
+    """limit on iterations, >= 0"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    json: bool = False
+    """print JSON instead of a table"""
+
+    def run(self) -> int:
+        """Run every check and print it; exit status 1 if one failed."""
+        from ufm.verification import verify
+
+        model = self.model
+        result = verify(
+            model.law(),
+            self.dim,
+            model.weight_decay,
+            model.feature_decay,
+            loss=model.loss,
+            methods=self.method,
+            nodes=self.nodes,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            seed=self.seed,
+            device=self.device,
+        )
+        rows = [{"verdict": "PASS" if check.passed else "FAIL", **asdict(check)} for check in result.checks]
+        if self.json:
+            _print_json({"optimum": asdict(result.optimum), "checks": rows, "passed": result.passed})
+        else:
+            _print_table(rows)
+        return 0 if result.passed else 1
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Recorded activations of a network against closed form, solver and straight line."""
+
+    file: tyro.conf.Positional[str]
+    """safetensors file written by Activations.save"""
+    alpha: float | None = 1.0
+    """of the mixup that the network was trained with, > 0; None for no mixup"""
+    weight_decay: float | None = None
+    """lambda_W of the trained classifier, > 0; needed for the fit-free beta"""
+    bins: int = 10
+    """of lambda, >= 1"""
+    solver: bool = True
+    """also run the direct solves"""
+    json: bool = False
+    """print JSON instead of a table"""
+
+    def run(self) -> int:
+        """Print the comparison."""
+        from ufm.activations import load
+        from ufm.comparison import compare
+
+        activations = load(self.file)
+        law = Model(num_classes=activations.logits.shape[1], alpha=self.alpha).law()
+        comparison = asdict(
+            compare(activations, law, weight_decay=self.weight_decay, solver=self.solver, bins=self.bins)
+        )
+        if self.json:
+            _print_json({"description": activations.description, **comparison})
+        else:
+            hidden = ("scores", "curves", "collapse")
+            _print_fields({name: value for name, value in comparison.items() if name not in hidden})
+            _print_fields(comparison["collapse"] or {})
+            _print_table(comparison["scores"])
+        return 0
+
+
+Command = (
+    Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Solve, tyro.conf.subcommand("solve")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    command = tyro.cli(
+        Command,  # pyright: ignore[reportArgumentType]
+        prog="ufm",
+        description="Theory toolkit for unconstrained features models: closed forms, certified solvers, networks.",
+        args=args,
+    )
+    try:
+        return command.run()
+    except ValueError as error:
+        print(f"ufm: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _print_json(value: Any) -> None:
+    from ufm.storage import to_json
+
+    print(to_json(value))
+
+
+def _print_fields(fields: dict[str, Any]) -> None:
+    width = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        print(f"{name:<{width}}  {_text(value)}")
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    """Print rows under their keys: text to the left, numbers to the right."""
+    print()
+    columns = {name: [name, *(_text(row[name]) for row in rows)] for name in rows[0]}
+    for i in range(len(rows) + 1):
+        cells = []
+        for name, column in columns.items():
+            width = max(map(len, column))
+            cells.append(f"{column[i]:<{width}}" if isinstance(rows[0][name], str) else f"{column[i]:>{width}}")
+        print("  ".join(cells).rstrip())
+
+
+def _text(value: Any) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

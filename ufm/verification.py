@@ -1,0 +1,107 @@
+"""Closed form against direct solver against certificate, as a table of checks with thresholds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ufm.arrays import check_integer, check_number
+from ufm.etf import simplex_etf
+from ufm.problem import UFM
+from ufm.solvers import Solution, solve
+from ufm.targets import Law
+from ufm.theory import JointOptimum, fixed_classifier, joint_optimum
+
+# What agreement means: relative to the objective, and to the largest logit or entry of the Gram matrix.
+GAP_LIMIT = 1e-10
+OBJECTIVE_LIMIT = 1e-11
+LOGIT_LIMIT = 1e-6
+GRAM_LIMIT = 1e-6
+
+
+@dataclass(frozen=True)
+class Check:
+    """One claim held to a threshold: it passes if measured <= threshold."""
+
+    claim: str
+    measured: float
+    threshold: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the measured figure is within the threshold; NaN is not."""
+        return self.measured <= self.threshold
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Result of `verify`: the closed form, the solutions by (classifier, method), and the checks."""
+
+    optimum: JointOptimum
+    solutions: dict[tuple[str, str], Solution]
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+def verify(
+    law: Law,
+    dim: int,
+    weight_decay: float,
+    feature_decay: float,
+    *,
+    loss: str = "cross_entropy",
+    methods: Sequence[str] = ("gradient_descent", "lbfgs"),
+    nodes: int = 9,
+    tol: float = 1e-12,
+    max_iter: int = 100_000,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = False,
+) -> Verification:
+    """Solve the UFM by every method from a random start and hold each result against the closed form.
+
+    Two problems: the classifier fixed to the simplex ETF of the optimal multiplier (multiplier 1 if the optimum is
+    zero), and the classifier free. The solver knows nothing of the closed form. Arguments as in `UFM`, `solve` and
+    `joint_optimum`; dim >= K-1.
+    """
+    K = law.num_classes
+    check_integer("dim", dim, minimum=K - 1)
+    check_number("tol", tol, above=0)
+    optimum = joint_optimum(law, weight_decay, feature_decay, loss, nodes=nodes)
+    targets = law.targets(nodes)
+    etf = simplex_etf(K, dim, optimum.multiplier or 1.0, generator=torch.Generator().manual_seed(seed))
+    fixed = UFM(targets, dim, weight_decay, feature_decay, loss, classifier=etf)
+    free = UFM(targets, dim, weight_decay, feature_decay, loss)
+    fixed_logits = torch.as_tensor(fixed_classifier(etf, targets.labels, feature_decay, loss).logits)
+    free_logits = torch.as_tensor(optimum.response(targets.labels, dim).logits)
+
+    solutions: dict[tuple[str, str], Solution] = {}
+    checks: list[Check] = []
+    for kind, problem, logits in (("fixed", fixed, fixed_logits), ("free", free, free_logits)):
+        for method in methods:
+            solution = solve(problem, method, tol=tol, max_iter=max_iter, seed=seed, device=device, progress=progress)
+            solutions[kind, method] = solution
+            name = f"{kind} classifier, {method}"
+            checks.append(Check(f"{name}: certified gap / objective", _gap(solution), GAP_LIMIT))
+            checks.append(Check(f"{name}: logits against closed form", _error(solution.logits, logits), LOGIT_LIMIT))
+            if kind == "free":
+                difference = abs(solution.objective - optimum.objective) / optimum.objective
+                checks.append(Check(f"{name}: objective against closed form", difference, OBJECTIVE_LIMIT))
+                gram, ideal = (w @ w.T for w in (solution.classifier, optimum.classifier(dim)))
+                checks.append(Check(f"{name}: W W^T against the ETF", _error(gram, ideal), GRAM_LIMIT))
+    return Verification(optimum, solutions, checks)
+
+
+def _gap(solution: Solution) -> float:
+    return abs(solution.certificate.gap) / solution.objective
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference relative to the largest expected entry (absolute where all of them are zero)."""
+    scale = expected.abs().max().item() or 1.0
+    return (found.cpu() - expected).abs().max().item() / scale
