@@ -148,6 +148,7 @@ def _solver(verification: Verification) -> list[dict]:
             "seconds": solution.seconds,
             "message": str(solution.message),
             **asdict(solution.certificate),
+            "logit_error": verification.logit_errors[kind, method],
             "objective_minus_closed_form": solution.objective - verification.optimum.objective,
         }
         for (kind, method), solution in verification.solutions.items()
