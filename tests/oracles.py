@@ -62,7 +62,9 @@ def optimal_feature(W: np.ndarray, label: np.ndarray, feature_decay: float) -> n
 
     start = np.zeros(W.shape[1])
     options = {"gtol": 1e-13, "maxiter": 2000}
-    return optimize.minimize(value, start, jac=gradient, hess=hessian, method="trust-exact", options=options).x
+    h = optimize.minimize(value, start, jac=gradient, hess=hessian, method="trust-exact", options=options).x
+    # The trust region stops at the rounding of the objective; the equations themselves can be solved further.
+    return optimize.root(gradient, h, jac=hessian, tol=1e-15).x
 
 
 def nuclear_norm_optimum(

@@ -10,6 +10,16 @@ classes = st.integers(3, 12)
 seeds = st.integers(0, 2**31 - 1)
 
 
+def logit_scale(labels: np.ndarray, beta: float, logits: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return, per row, the larger of the largest logit and of what a relative change of the labels does to one.
+
+    dz_k/dy_k is about beta/(1 + beta p_k), so an ulp of y_k moves z_k by an ulp of beta y_k/(1 + beta p_k): for labels
+    close to uniform that is more than an ulp of the logit itself.
+    """
+    sensitivity = beta * labels / (1 + beta * probabilities)
+    return np.maximum(np.abs(logits), sensitivity).max(-1, keepdims=True)
+
+
 @st.composite
 def labels(draw: st.DrawFn, num_classes: int, rows: int = 4) -> np.ndarray:
     """Return soft labels of very uneven entries, some of them exactly zero."""

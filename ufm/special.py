@@ -9,7 +9,11 @@ from torch import Tensor
 
 from ufm.arrays import Array, check_labels, in_kind, to_tensor
 
-_MAX_NEWTON_STEPS = 64
+_MAX_NEWTON_STEPS = 100
+# omega(x) is exp(x) to rounding below this.
+_EXPONENTIAL_BELOW = -50.0
+# Entries per block: on the CPU the working arrays of one block fit in the last cache.
+_CPU_BLOCK, _GPU_BLOCK = 2**18, 2**25
 
 
 def wright_omega(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -43,8 +47,8 @@ class _WrightOmega(torch.autograd.Function):
 
 
 def _omega(x: Tensor) -> Tensor:
-    # Below -50 omega is exp(x) to rounding; clamping there also keeps the iteration away from log(0).
-    inner = x.clamp(min=-50.0)
+    # Clamping where omega is exp(x) anyway keeps the iteration away from log(0).
+    inner = x.clamp(min=_EXPONENTIAL_BELOW)
     log_x = inner.clamp(min=1.0).log()
     omega = torch.where(inner > 1, inner - log_x + log_x / inner.clamp(min=1.0), torch.exp(2 * (inner - 1) / 3))
     omega = torch.where(inner < -2, inner.clamp(max=0.0).exp(), omega)
@@ -134,7 +138,7 @@ class _Prox(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, b: Tensor, c: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _solve_prox(y, b, c)
+        return _solve_prox(y, b, c).reshape(y.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
@@ -155,24 +159,55 @@ class _Prox(torch.autograd.Function):
 
 
 def _solve_prox(y: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """Solve sum_k c_k z_k(tau) = 0 by Newton's method, where z_k(tau) = log omega(beta y_k + tau) - tau.
+    """Solve for the logits, rows in blocks that stay in cache."""
+    K = y.shape[-1]
+    y, b, c = y.reshape(-1, K), b.reshape(-1, 1), c.reshape(-1, K)
+    z = torch.empty_like(y)
+    rows = max(1, (_CPU_BLOCK if y.device.type == "cpu" else _GPU_BLOCK) // K)
+    for start in range(0, len(y), rows):
+        block = slice(start, start + rows)
+        _solve_block(y[block], b[block], c[block], z[block])
+    return z
 
-    The sum is concave and decreasing in tau, so Newton's iterates fall monotonically to the root from any start on
-    its right; log(beta / K) is one, by Jensen's inequality. Solving for the sum of the logits rather than for
-    sum omega = beta cancels the large beta analytically. The last step is applied to the logits to first order,
-    which removes the rounding of tau from them.
+
+def _solve_block(y: Tensor, b: Tensor, c: Tensor, z: Tensor) -> None:
+    """Write to `z` the root of the system in (v, tau), v_k = log omega_k, by Newton's method:
+
+        exp(v_k) + v_k = beta y_k + tau,     sum_k c_k (v_k - tau) = 0.
+
+    Its functions are convex and its Jacobian, [[1 + omega, -1], [-c, sum c]] up to sign, is an M-matrix with a
+    non-negative inverse; so Newton's iterates fall monotonically to the root after one step from any start. Asking the
+    logits z = v - tau to sum to zero, rather than omega to sum to beta, cancels the large beta analytically. The last
+    step is applied to the logits to first order, which removes the rounding of tau from them.
     """
-    scaled = b.unsqueeze(-1) * y
-    tau = (b * (c * y).sum(-1) / c.sum(-1)).log().unsqueeze(-1)
+    count = c.sum(-1, keepdim=True)
+    scaled = b * y
+    # By Jensen's inequality tau <= log(beta/K), and omega(x) <= log(1 + e^x): both starts are on the right.
+    tau = ((c * scaled).sum(-1, keepdim=True) / count).log()
+    x = scaled + tau
+    v = torch.where(x < _EXPONENTIAL_BELOW, x, torch.nn.functional.softplus(x).log())
     threshold = 0.1 * torch.finfo(y.dtype).eps ** 0.5
-    z = slope = step = torch.zeros_like(scaled)
     for _ in range(_MAX_NEWTON_STEPS):
-        omega = _omega(scaled + tau)
-        # log(omega) - tau and beta y - omega are equal; each is used where it does not cancel.
-        z = torch.where(omega < 1, scaled - omega, omega.log() - tau)
-        slope = omega / (1 + omega)
-        step = (c * z).sum(-1, keepdim=True) / (c * slope).sum(-1, keepdim=True)
-        if bool((step.abs() <= threshold).all()):
-            break
+        omega = v.exp()
+        inverse = (omega + 1).reciprocal_()
+        correction = (scaled + tau).sub_(omega).sub_(v).mul_(inverse)
+        v.add_(correction)
+        step = _newton_step(_logits(scaled, tau, v, omega.addcmul_(omega, correction)), inverse, c)
         tau = tau + step
-    return z - slope * step
+        v.addcmul_(inverse, step)
+        if bool((step.abs() <= threshold).all()) and bool((correction.abs() <= threshold).all()):
+            break
+    omega = v.exp()
+    inverse = (omega + 1).reciprocal_()
+    logits = _logits(scaled, tau, v, omega)
+    step = _newton_step(logits, inverse, c)
+    torch.addcmul(logits, 1 - inverse, step, value=-1, out=z)
+
+
+def _logits(scaled: Tensor, tau: Tensor, v: Tensor, omega: Tensor) -> Tensor:
+    # The two forms are equal; each is used where it does not cancel.
+    return torch.where(omega < 1, scaled - omega, v - tau)
+
+
+def _newton_step(z: Tensor, inverse: Tensor, c: Tensor) -> Tensor:
+    return (c * z).sum(-1, keepdim=True) / (c * (1 - inverse)).sum(-1, keepdim=True)
