@@ -221,7 +221,8 @@ def test_channel_reads_the_logits(K: int, beta: float, lam: float):
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda: ufm.fixed_classifier(np.random.default_rng(0).normal(size=(3, 3)), np.eye(3), 0.1), "W"),
+        (lambda: ufm.fixed_classifier(np.full((3, 3), np.nan), np.eye(3), 0.1), "W"),
+        (lambda: ufm.fixed_classifier(np.ones((3, 3)), np.eye(3), 0.1, bias=np.ones(2)), "bias"),
         (lambda: ufm.fixed_classifier(ufm.simplex_etf(3), np.eye(4), 0.1), "labels"),
         (lambda: ufm.fixed_classifier(ufm.simplex_etf(3), 2 * np.eye(3), 0.1), "labels"),
         (lambda: ufm.fixed_classifier(ufm.simplex_etf(3), np.eye(3), 0.0), "feature_decay"),

@@ -9,57 +9,62 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ufm.activations import Activations, MixedBatch, load, record
+    from ufm.calibration import Calibration, calibration_at_penalties, confidence, entropy, law_calibration
     from ufm.certificate import Certificate, certify
     from ufm.collapse import ChannelCurve, Collapse, channel_curve, neural_collapse
     from ufm.comparison import Comparison, compare
     from ufm.etf import NearestETF, Plane, classifier_plane, nearest_etf, simplex_etf
+    from ufm.laws import CustomLaw, CutMix, LabelSmoothing, Law, Mixup, Unmixed
     from ufm.problem import UFM
+    from ufm.relaxation import Relaxation, nuclear_norm_optimum
+    from ufm.response import Response, fixed_classifier
+    from ufm.shape import Channel, amplification, channel, length_ratio, limit_shape
     from ufm.solvers import History, Message, Solution, solve
     from ufm.special import Prox, prox_logsumexp, wright_omega
-    from ufm.targets import Mixup, Orbits, Targets, Unmixed
-    from ufm.theory import (
-        Channel,
-        JointOptimum,
-        Response,
-        beta_from_classifier,
-        channel,
-        fixed_classifier,
-        joint_optimum,
-    )
+    from ufm.targets import Orbits, Targets
+    from ufm.theory import JointOptimum, beta_for_confidence, beta_from_classifier, joint_optimum, penalty_product
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "ufm.activations": ("Activations", "MixedBatch", "load", "record"),
     "ufm.certificate": ("Certificate", "certify"),
+    "ufm.calibration": ("Calibration", "calibration_at_penalties", "confidence", "entropy", "law_calibration"),
     "ufm.collapse": ("ChannelCurve", "Collapse", "channel_curve", "neural_collapse"),
     "ufm.comparison": ("Comparison", "compare"),
     "ufm.etf": ("NearestETF", "Plane", "classifier_plane", "nearest_etf", "simplex_etf"),
+    "ufm.laws": ("CustomLaw", "CutMix", "LabelSmoothing", "Law", "Mixup", "Unmixed"),
     "ufm.problem": ("UFM",),
+    "ufm.relaxation": ("Relaxation", "nuclear_norm_optimum"),
+    "ufm.response": ("Response", "fixed_classifier"),
+    "ufm.shape": ("Channel", "amplification", "channel", "length_ratio", "limit_shape"),
     "ufm.solvers": ("History", "Message", "Solution", "solve"),
     "ufm.special": ("Prox", "prox_logsumexp", "wright_omega"),
-    "ufm.targets": ("Mixup", "Orbits", "Targets", "Unmixed"),
+    "ufm.targets": ("Orbits", "Targets"),
     "ufm.theory": (
-        "Channel",
         "JointOptimum",
-        "Response",
+        "beta_for_confidence",
         "beta_from_classifier",
-        "channel",
-        "fixed_classifier",
         "joint_optimum",
+        "penalty_product",
     ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Activations",
+    "Calibration",
     "Certificate",
     "Channel",
     "ChannelCurve",
     "Collapse",
     "Comparison",
+    "CustomLaw",
+    "CutMix",
     "History",
     "JointOptimum",
+    "LabelSmoothing",
+    "Law",
     "Message",
     "MixedBatch",
     "Mixup",
@@ -67,22 +72,33 @@ __all__ = [
     "Orbits",
     "Plane",
     "Prox",
+    "Relaxation",
     "Response",
     "Solution",
     "Targets",
     "UFM",
     "Unmixed",
+    "amplification",
+    "beta_for_confidence",
     "beta_from_classifier",
+    "calibration_at_penalties",
     "certify",
     "channel",
     "channel_curve",
     "classifier_plane",
     "compare",
+    "confidence",
+    "entropy",
     "fixed_classifier",
     "joint_optimum",
+    "law_calibration",
+    "length_ratio",
+    "limit_shape",
     "load",
     "nearest_etf",
     "neural_collapse",
+    "nuclear_norm_optimum",
+    "penalty_product",
     "prox_logsumexp",
     "record",
     "simplex_etf",

@@ -67,7 +67,7 @@ def check_number(
     allowed += [f"< {below:g}"] if below < math.inf else []
     message = f"{name}: got {value!r}, expected a finite number" + (" " + " and ".join(allowed) if allowed else "")
     try:
-        number = float(value)
+        number = float(value.detach() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError) as error:
         raise ValueError(message) from error
     if not (math.isfinite(number) and number > above and minimum <= number < below):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 if TYPE_CHECKING:
-    from ufm.targets import Law
+    from ufm.laws import Law
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Model:
 
     def law(self) -> "Law":
         """Return the law of the labels."""
-        from ufm.targets import Mixup, Unmixed
+        from ufm.laws import Mixup, Unmixed
 
         return Unmixed(self.num_classes) if self.alpha is None else Mixup(self.num_classes, self.alpha)
 

@@ -14,10 +14,11 @@ from ufm.activations import Activations
 from ufm.arrays import check_integer, check_number
 from ufm.collapse import ChannelCurve, Collapse, channel_curve, lambda_bin, multiplier_of, neural_collapse
 from ufm.etf import NearestETF, nearest_etf
+from ufm.laws import Law
 from ufm.problem import UFM
 from ufm.solvers import Solution, solve
 from ufm.special import prox_logsumexp
-from ufm.targets import Law, Targets
+from ufm.targets import Targets
 from ufm.theory import beta_from_classifier
 
 _LOG_BETA_RANGE = (math.log(1e-3), math.log(1e12))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ufm.arrays import check_choice
-from ufm.special import prox_logsumexp
+from ufm.special import adjoint, prox_logits
 
 
 @runtime_checkable
@@ -33,6 +33,10 @@ class Loss(Protocol):
         """Return the prediction that is compared with the label: residual = prediction - label."""
         ...
 
+    def hessian_product(self, logits: Float[Tensor, "N K"], vectors: Float[Tensor, "*N K r"]) -> Float[Tensor, "N K r"]:
+        """Return the loss's Hessian in the logits of each row, applied to columns of vectors."""
+        ...
+
     def dual(
         self,
         residual: Float[Tensor, "*N K"],
@@ -49,6 +53,12 @@ class Loss(Protocol):
         counts: Float[Tensor, "*N K"] | None = None,
     ) -> Float[Tensor, "*N K"]:
         """Return the optimal logits for a fixed simplex ETF: the solution of z = -beta residual(z)."""
+        ...
+
+    def etf_slope(
+        self, logits: Float[Tensor, "*N K"], beta: Float[Tensor, ""], counts: Float[Tensor, "*N K"]
+    ) -> Float[Tensor, "*N"]:
+        """Return d||z||^2 / d log(beta) at these optimal logits, equal entries counted."""
         ...
 
 
@@ -69,6 +79,11 @@ class CrossEntropy:
         """Return softmax(z)."""
         return torch.softmax(logits, -1)
 
+    def hessian_product(self, logits: Float[Tensor, "N K"], vectors: Float[Tensor, "*N K r"]) -> Float[Tensor, "N K r"]:
+        """Return (diag p - p p^T) v."""
+        p = self.predict(logits).unsqueeze(-1)
+        return p * (vectors - (p * vectors).sum(-2, keepdim=True))
+
     def dual(
         self,
         residual: Float[Tensor, "*N K"],
@@ -87,7 +102,14 @@ class CrossEntropy:
         counts: Float[Tensor, "*N K"] | None = None,
     ) -> Float[Tensor, "*N K"]:
         """Return the proximal point of log-sum-exp."""
-        return prox_logsumexp(labels, beta, counts=counts).logits  # pyright: ignore[reportReturnType]
+        b = torch.as_tensor(beta, dtype=labels.dtype, device=labels.device).expand(labels.shape[:-1])
+        return prox_logits(labels, b, torch.ones_like(labels) if counts is None else counts)
+
+    def etf_slope(
+        self, logits: Float[Tensor, "*N K"], beta: Float[Tensor, ""], counts: Float[Tensor, "*N K"]
+    ) -> Float[Tensor, "*N"]:
+        """Return 2 z.(I + beta (diag p - p p^T))^-1 z."""
+        return 2 * (logits * adjoint(logits, beta.expand(logits.shape[:-1]), counts, counts * logits)).sum(-1)
 
 
 class MeanSquaredError:
@@ -107,6 +129,10 @@ class MeanSquaredError:
         """Return the network's output z + 1/K."""
         return logits + 1 / logits.shape[-1]
 
+    def hessian_product(self, logits: Float[Tensor, "N K"], vectors: Float[Tensor, "*N K r"]) -> Float[Tensor, "N K r"]:
+        """Return v itself: the Hessian is the identity."""
+        return vectors.expand(*logits.shape, vectors.shape[-1])
+
     def dual(
         self,
         residual: Float[Tensor, "*N K"],
@@ -124,6 +150,12 @@ class MeanSquaredError:
     ) -> Float[Tensor, "*N K"]:
         """Return the straight line beta/(1+beta) (y - 1/K)."""
         return beta / (1 + beta) * self._centred(labels, counts)
+
+    def etf_slope(
+        self, logits: Float[Tensor, "*N K"], beta: Float[Tensor, ""], counts: Float[Tensor, "*N K"]
+    ) -> Float[Tensor, "*N"]:
+        """Return 2 ||z||^2 / (1 + beta)."""
+        return 2 * (counts * logits.square()).sum(-1) / (1 + beta)
 
     @staticmethod
     def _centred(labels: Tensor, counts: Tensor | None) -> Tensor:

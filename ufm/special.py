@@ -120,7 +120,7 @@ def prox_logsumexp(
         check_labels(y * c)
     if not bool((b > 0).all()):
         raise ValueError(f"beta: got {b.min().item():g}, expected positive numbers")
-    z: Tensor = _Prox.apply(y.expand(shape), b.expand(shape[:-1]), c.expand(shape))  # pyright: ignore[reportAssignmentType]
+    z = prox_logits(y.expand(shape), b.expand(shape[:-1]), c.expand(shape))
     return in_kind(_finish(z, y, b.unsqueeze(-1), c), labels, beta)
 
 
@@ -134,8 +134,6 @@ def _finish(z: Tensor, y: Tensor, b: Tensor, c: Tensor) -> Prox:
 class _Prox(torch.autograd.Function):
     """z(y, beta), differentiated through (I + beta (diag p - p p^T)) dz = beta dy + (y - p) dbeta."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(y: Tensor, b: Tensor, c: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return _solve_prox(y, b, c).reshape(y.shape)
@@ -147,15 +145,36 @@ class _Prox(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         _, b, c, z = ctx.saved_tensors
-        p = (z - torch.logsumexp(z + c.log(), -1, keepdim=True)).exp()
-        b = b.unsqueeze(-1)
-        # Sherman-Morrison; 1 - beta sum p^2/(1 + beta p) is written as sum p/(1 + beta p), which does not cancel.
-        # With multiplicities the adjoint system has the same inverse once the gradient is divided by them.
-        one_plus_omega = 1 + b * p
-        g = grad / one_plus_omega
-        q = p / one_plus_omega
-        u = g + c * b * q * ((p * g).sum(-1, keepdim=True) / (c * q).sum(-1, keepdim=True))
-        return b * u, (u * z).sum(-1) / b.squeeze(-1), None
+        u = adjoint(z, b, c, grad)
+        return b.unsqueeze(-1) * u, (u * z).sum(-1) / b, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, y: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # Rows are independent, so that one more batch dimension in front is all that there is to do.
+        y, b, c = (
+            x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip((y, b, c), in_dims, strict=True)
+        )
+        return prox_logits(y, b, c), 0
+
+
+def adjoint(z: Tensor, b: Tensor, c: Tensor, grad: Tensor) -> Tensor:
+    """Return (I + beta (diag p - p p^T))^-1 grad at the proximal point z; with counts c, summed over equal entries."""
+    p = (z - torch.logsumexp(z + c.log(), -1, keepdim=True)).exp()
+    b = b.unsqueeze(-1)
+    # Sherman-Morrison; 1 - beta sum p^2/(1 + beta p) is written as sum p/(1 + beta p), which does not cancel.
+    one_plus_omega = 1 + b * p
+    g = grad / one_plus_omega
+    q = p / one_plus_omega
+    return g + c * b * q * ((p * g).sum(-1, keepdim=True) / (c * q).sum(-1, keepdim=True))
+
+
+def prox_logits(y: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Return the logits (..., K) of `prox_logsumexp` for labels (..., K), beta (...) and counts (..., K), unchecked.
+
+    For inner loops and for torch.func transforms, which cannot look at values as the checks do.
+    """
+    return _Prox.apply(y, b, c)  # pyright: ignore[reportReturnType]
 
 
 def _solve_prox(y: Tensor, b: Tensor, c: Tensor) -> Tensor:

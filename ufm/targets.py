@@ -1,19 +1,12 @@
-"""Laws of the soft label, and the weighted targets that they produce.
-
-A law says with what probability which soft label occurs. `targets` writes it out, one row per label and every pair
-of classes; `orbits` writes one label per orbit of the class permutations, at a cost free of the number of classes.
-"""
+"""Weighted soft labels: written out, one row each, or reduced by class symmetry to their distinct values."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import special
 from torch import Tensor
 
-from ufm.arrays import Array, check_integer, check_labels, check_number, to_tensor
+from ufm.arrays import Array, check_labels, to_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,88 +85,6 @@ class Orbits:
     weights: Float[Tensor, "M"]
 
 
-@runtime_checkable
-class Law(Protocol):
-    """A probability law of the soft label that no permutation of the classes changes."""
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes K."""
-        ...
-
-    def targets(self, nodes: int = 16) -> Targets:
-        """Return the law with every class pair written out, lambda at `nodes` quadrature nodes."""
-        ...
-
-    def orbits(self, nodes: int = 64) -> Orbits:
-        """Return the same law reduced by class symmetry."""
-        ...
-
-
-@dataclass(frozen=True)
-class Mixup:
-    """Mixup: y = lam e_a + (1 - lam) e_b, the pair drawn independently and uniformly, lam ~ Beta(alpha, alpha).
-
-    num_classes: K >= 2. alpha: > 0. Pairs of one class (probability 1/K) give the label e_a whatever lam.
-    Source: Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: beyond empirical risk minimization", ICLR 2018.
-    """
-
-    num_classes: int
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for K < 2 or alpha <= 0."""
-        check_integer("num_classes", self.num_classes, minimum=2)
-        check_number("alpha", self.alpha, above=0)
-
-    def targets(self, nodes: int = 16) -> Targets:
-        """Return K + nodes K(K-1)/2 targets: one per class, and every pair a < b at each Gauss-Jacobi node.
-
-        The nodes make a discrete law of its own, which integrates polynomials in lam up to degree 2 nodes - 1 as
-        Beta(alpha, alpha) does; it approaches the continuous law as `nodes` grows. Pairs come first class by first
-        class, lam running fastest.
-        """
-        K = self.num_classes
-        lam, weights = beta_nodes(self.alpha, nodes)
-        pairs = torch.triu_indices(K, K, 1).repeat_interleave(nodes, 1)
-        same = torch.arange(K)
-        class_a, class_b = torch.cat([same, pairs[0]]), torch.cat([same, pairs[1]])
-        pair_lam = torch.cat([torch.ones(K, dtype=lam.dtype), lam.repeat(K * (K - 1) // 2)])
-        pi = torch.cat([torch.ones(K, dtype=lam.dtype), 2 * weights.repeat(K * (K - 1) // 2)]) / K**2
-        return Targets(pair_labels(class_a, class_b, pair_lam, K), pi, class_a, class_b, pair_lam)
-
-    def orbits(self, nodes: int = 64) -> Orbits:
-        """Return 1 + nodes orbits: the same-class label, and one mixed label per Gauss-Jacobi node."""
-        K = self.num_classes
-        lam, weights = beta_nodes(self.alpha, nodes)
-        lam = torch.cat([torch.ones(1, dtype=lam.dtype), lam])
-        pi = torch.cat([torch.full((1,), 1 / K, dtype=lam.dtype), (K - 1) / K * weights])
-        return Orbits(K, *pair_levels(lam, K), pi)
-
-
-@dataclass(frozen=True)
-class Unmixed:
-    """No mixing: the label is e_y, with y uniform over the classes. num_classes: K >= 2."""
-
-    num_classes: int
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for K < 2."""
-        check_integer("num_classes", self.num_classes, minimum=2)
-
-    def targets(self, nodes: int = 1) -> Targets:
-        """Return one target per class; there is no lambda, so `nodes` has no effect."""
-        K = self.num_classes
-        same = torch.arange(K)
-        one = torch.ones(K, dtype=torch.float64)
-        return Targets(torch.eye(K, dtype=torch.float64), one / K, same, same.clone(), one)
-
-    def orbits(self, nodes: int = 1) -> Orbits:
-        """Return the one orbit of the unmixed label."""
-        one = torch.ones(1, dtype=torch.float64)
-        return Orbits(self.num_classes, *pair_levels(one, self.num_classes), one)
-
-
 def pair_labels(
     class_a: Int[Tensor, "N"], class_b: Int[Tensor, "N"], lam: Float[Tensor, "N"], num_classes: int
 ) -> Float[Tensor, "N K"]:
@@ -190,10 +101,3 @@ def pair_levels(lam: Float[Tensor, "N"], num_classes: int) -> tuple[Float[Tensor
     levels = torch.stack([lam, 1 - lam, torch.zeros_like(lam)], -1)
     counts = lam.new_tensor([1.0, 1.0, num_classes - 2.0]).expand_as(levels)
     return levels, counts
-
-
-def beta_nodes(alpha: float, nodes: int) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """Return Gauss-Jacobi nodes in (0, 1) and weights summing to one, for the law Beta(alpha, alpha)."""
-    nodes = check_integer("nodes", nodes, minimum=1)
-    x, weights = special.roots_jacobi(nodes, alpha - 1, alpha - 1)
-    return torch.from_numpy((1 + x) / 2), torch.from_numpy(np.asarray(weights / weights.sum()))

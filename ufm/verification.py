@@ -8,10 +8,11 @@ from torch import Tensor
 
 from ufm.arrays import check_integer, check_number
 from ufm.etf import simplex_etf
+from ufm.laws import Law
 from ufm.problem import UFM
+from ufm.response import fixed_classifier
 from ufm.solvers import Solution, solve
-from ufm.targets import Law
-from ufm.theory import JointOptimum, fixed_classifier, joint_optimum
+from ufm.theory import JointOptimum, joint_optimum
 
 # What agreement means: relative to the objective, and to the largest logit or entry of the Gram matrix.
 GAP_LIMIT = 1e-10
@@ -78,7 +79,7 @@ def verify(
     check_number("tol", tol, above=0)
     optimum = joint_optimum(law, weight_decay, feature_decay, loss, nodes=nodes)
     targets = law.targets(nodes)
-    etf = simplex_etf(K, dim, optimum.multiplier or 1.0, generator=torch.Generator().manual_seed(seed))
+    etf = simplex_etf(K, dim, float(optimum.multiplier) or 1.0, generator=torch.Generator().manual_seed(seed))
     fixed = UFM(targets, dim, weight_decay, feature_decay, loss, classifier=etf)
     free = UFM(targets, dim, weight_decay, feature_decay, loss)
     fixed_logits = torch.as_tensor(fixed_classifier(etf, targets.labels, feature_decay, loss).logits)
@@ -96,7 +97,7 @@ def verify(
             checks.append(Check(f"{name}: certified gap / objective", _gap(solution), GAP_LIMIT))
             checks.append(Check(f"{name}: logits against closed form", logit_errors[kind, method], LOGIT_LIMIT))
             if kind == "free":
-                difference = abs(solution.objective - optimum.objective) / optimum.objective
+                difference = abs(solution.objective / float(optimum.objective) - 1)
                 checks.append(Check(f"{name}: objective against closed form", difference, OBJECTIVE_LIMIT))
                 gram, ideal = (w @ w.T for w in (solution.classifier, optimum.classifier(dim)))
                 checks.append(Check(f"{name}: W W^T against the ETF", _error(gram, ideal), GRAM_LIMIT))
