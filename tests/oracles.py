@@ -46,18 +46,20 @@ def _lambert_of_exp(x: mp.mpf) -> mp.mpf:
     return w
 
 
-def optimal_feature(W: np.ndarray, label: np.ndarray, feature_decay: float) -> np.ndarray:
-    """Return argmin over h of cross entropy(W h, label) + (feature_decay/2) ||h||^2, by SciPy's trust region."""
+def optimal_feature(
+    W: np.ndarray, label: np.ndarray, feature_decay: float, bias: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Return argmin over h of cross entropy(W h + bias, label) + (feature_decay/2) ||h||^2, by SciPy's trust region."""
 
     def value(h: np.ndarray) -> float:
-        z = W @ h
+        z = W @ h + bias
         return special.logsumexp(z) - label @ z + feature_decay / 2 * h @ h
 
     def gradient(h: np.ndarray) -> np.ndarray:
-        return W.T @ (special.softmax(W @ h) - label) + feature_decay * h
+        return W.T @ (special.softmax(W @ h + bias) - label) + feature_decay * h
 
     def hessian(h: np.ndarray) -> np.ndarray:
-        p = special.softmax(W @ h)
+        p = special.softmax(W @ h + bias)
         return W.T @ (np.diag(p) - np.outer(p, p)) @ W + feature_decay * np.eye(len(h))
 
     start = np.zeros(W.shape[1])

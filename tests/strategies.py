@@ -7,6 +7,7 @@ betas = st.floats(-6, 10).map(lambda exponent: 10.0**exponent)
 decays = st.floats(-4, 0).map(lambda exponent: 10.0**exponent)
 lams = st.one_of(st.floats(0, 1), st.floats(-12, -1).map(lambda exponent: 10.0**exponent))
 classes = st.integers(3, 12)
+losses = st.sampled_from(["cross_entropy", "mean_squared_error"])
 seeds = st.integers(0, 2**31 - 1)
 
 

@@ -140,3 +140,17 @@ def test_bad_points_are_named():
     fixed = ufm.UFM(ufm.Targets(np.eye(3)), 4, 0.1, 0.1, classifier=np.ones((3, 4)))
     with pytest.raises(ValueError, match="classifier"):
         ufm.certify(fixed, 2 * np.ones((3, 4)), np.ones((3, 4)))
+
+
+@given(problems(), strategies.seeds)
+def test_balancedness_vanishes_at_stationary_points_only(problem: ufm.UFM, seed: int):
+    W, H = point(problem, seed)
+    away = ufm.certify(problem, W, H)
+    assert away.balancedness is not None
+    one = problem.weight_decay * W.T @ W
+    other = problem.feature_decay * (H.T * problem.targets.weights.numpy()) @ H
+    norms = np.linalg.norm(one) + np.linalg.norm(other)
+    assert away.balancedness == pytest.approx(np.linalg.norm(one - other) / norms)
+    solution = ufm.solve(problem, tol=1e-9, max_iter=2000)
+    if solution.converged and solution.classifier.norm() > 1e-3:
+        assert (solution.certificate.balancedness or 0) < 1e-5

@@ -17,7 +17,9 @@ class Certificate:
     objective: F. lower_bound: a value that F cannot fall below, anywhere. gap: objective - lower_bound; zero at a
     global optimum, up to rounding. gradient_norm: norm of the gradient over classifier and features scaled by
     sqrt(pi) (features only, if the classifier is fixed). classifier_residual, feature_residual: its two parts.
-    feature_error: for a fixed classifier, a bound on max_j ||h_j - h_j*||; otherwise None.
+    feature_error: for a fixed classifier, a bound on max_j ||h_j - h_j*||; otherwise None. balancedness: for a free
+    classifier, ||lambda_W W^T W - lambda_H sum_j pi_j h_j h_j^T||_F over the sum of both norms, which vanishes at every
+    stationary point (and is None, like the classifier's residual, for a fixed one).
     """
 
     objective: float
@@ -27,6 +29,7 @@ class Certificate:
     classifier_residual: float | None
     feature_residual: float
     feature_error: float | None
+    balancedness: float | None
 
 
 def certify(problem: UFM, classifier: Float[Array, "K d"], features: Float[Array, "N d"]) -> Certificate:
@@ -41,7 +44,7 @@ def certify(problem: UFM, classifier: Float[Array, "K d"], features: Float[Array
     sum_j pi_j ||g_j||^2 / (2 lambda_H), and ||h_j - h_j*|| <= ||g_j|| / lambda_H by strong convexity.
 
     Raises ValueError for arrays of the wrong shape or with NaN, or a classifier other than the fixed one.
-    Source: derivations/fixed_etf.py for the fixed classifier; `THEORY` in the README for the relaxation.
+    Source: derivations/duality_gap.py and uniqueness.py.
     """
     w, h = to_tensor("classifier", classifier, ndim=2), to_tensor("features", features, ndim=2)
     expected = (problem.targets.num_classes, problem.dim)
@@ -65,7 +68,7 @@ def certify_evaluation(problem: UFM, evaluation: Evaluation) -> Certificate:
     if problem.classifier is not None:
         gap = feature_residual**2 / (2 * problem.feature_decay)
         error = (squares / problem.targets.weights).max().sqrt().item() / problem.feature_decay
-        return Certificate(objective, objective - gap, gap, feature_residual, None, feature_residual, error)
+        return Certificate(objective, objective - gap, gap, feature_residual, None, feature_residual, error, None)
     classifier_residual = torch.linalg.matrix_norm(evaluation.classifier_gradient).item()
     lower_bound = _relaxation_bound(problem, evaluation)
     return Certificate(
@@ -76,7 +79,15 @@ def certify_evaluation(problem: UFM, evaluation: Evaluation) -> Certificate:
         classifier_residual=classifier_residual,
         feature_residual=feature_residual,
         feature_error=None,
+        balancedness=_balancedness(problem, evaluation),
     )
+
+
+def _balancedness(problem: UFM, evaluation: Evaluation) -> float:
+    one = problem.weight_decay * evaluation.classifier.T @ evaluation.classifier
+    other = problem.feature_decay * evaluation.scaled_features.T @ evaluation.scaled_features
+    total = (torch.linalg.matrix_norm(one) + torch.linalg.matrix_norm(other)).item()
+    return torch.linalg.matrix_norm(one - other).item() / total if total > 0 else 0.0
 
 
 def _relaxation_bound(problem: UFM, evaluation: Evaluation) -> float:

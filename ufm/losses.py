@@ -103,7 +103,7 @@ class CrossEntropy:
     ) -> Float[Tensor, "*N K"]:
         """Return the proximal point of log-sum-exp."""
         b = torch.as_tensor(beta, dtype=labels.dtype, device=labels.device).expand(labels.shape[:-1])
-        return prox_logits(labels, b, torch.ones_like(labels) if counts is None else counts)
+        return prox_logits(labels, b, counts)
 
     def etf_slope(
         self, logits: Float[Tensor, "*N K"], beta: Float[Tensor, ""], counts: Float[Tensor, "*N K"]

@@ -79,6 +79,8 @@ class UFM:
             classifier_gradient=scaled_residual.T @ scaled + self.weight_decay * W,
             feature_gradient=scaled_residual @ W + self.feature_decay * scaled,
             scaled_residual=scaled_residual,
+            classifier=W,
+            scaled_features=scaled,
         )
 
 
@@ -87,10 +89,12 @@ class Evaluation:
     """Objective and gradients at one point, in the features scaled by sqrt(pi).
 
     objective: F. classifier_gradient (K, d): dF/dW. feature_gradient (N, d): dF/d(sqrt(pi_j) h_j).
-    scaled_residual (N, K): rows sqrt(pi_j) (prediction_j - y_j).
+    scaled_residual (N, K): rows sqrt(pi_j) (prediction_j - y_j). classifier, scaled_features: the point.
     """
 
     objective: Float[Tensor, ""]
     classifier_gradient: Float[Tensor, "K d"]
     feature_gradient: Float[Tensor, "N d"]
     scaled_residual: Float[Tensor, "N K"]
+    classifier: Float[Tensor, "K d"]
+    scaled_features: Float[Tensor, "N d"]

@@ -1,6 +1,7 @@
 """An independent oracle for small problems: the convex relaxation of the UFM, by a conic solver."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,5 +51,8 @@ def nuclear_norm_optimum(problem: UFM, *, tol: float = 1e-9, max_iter: int = 200
     root = np.sqrt(weights)[:, None] * np.ones((1, K))
     penalty = math.sqrt(problem.weight_decay * problem.feature_decay) * cp.normNuc(cp.multiply(root, z))
     program = cp.Problem(cp.Minimize(weights @ losses + penalty))
-    value = program.solve(solver=cp.SCS, eps=tol, max_iters=max_iter)
+    with warnings.catch_warnings():
+        # The status tells it, to callers that do not read warnings too.
+        warnings.filterwarnings("ignore", message="Solution may be inaccurate")
+        value = program.solve(solver=cp.SCS, eps=tol, max_iters=max_iter)
     return Relaxation(float(value), str(program.status), np.asarray(z.value))  # pyright: ignore[reportArgumentType]

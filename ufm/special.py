@@ -1,5 +1,6 @@
 """Wright omega, and the proximal point of log-sum-exp that it solves. Pure mathematics, batched, in torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,42 +105,49 @@ def prox_logsumexp(
     """
     y = to_tensor("labels", labels)
     b = to_tensor("beta", beta).to(y)
-    c = torch.ones_like(y) if counts is None else to_tensor("counts", counts).to(y)
-    if counts is not None and bool((c < 0).any()):
+    c = None if counts is None else to_tensor("counts", counts).to(y)
+    if c is not None and bool((c < 0).any()):
         raise ValueError(f"counts: got {c.min().item():g}, expected multiplicities >= 0")
+    shapes = [y.shape, (*b.shape, 1), y.shape if c is None else c.shape]
     try:
-        shape = torch.broadcast_shapes(y.shape, c.shape, (*b.shape, 1))
+        shape = torch.broadcast_shapes(*shapes)
     except RuntimeError as error:
         raise ValueError(
-            f"labels, beta, counts: got shapes {tuple(y.shape)}, {tuple(b.shape)}, {tuple(c.shape)}, "
+            f"labels, beta, counts: got shapes {tuple(y.shape)}, {tuple(b.shape)}, {tuple(shapes[2])}, "
             "expected (..., K), (...), (..., K)"
         ) from error
-    if counts is None:
-        check_labels(y)
-    else:
-        check_labels(y * c)
+    check_labels(y if c is None else y * c)
     if not bool((b > 0).all()):
         raise ValueError(f"beta: got {b.min().item():g}, expected positive numbers")
-    z = prox_logits(y.expand(shape), b.expand(shape[:-1]), c.expand(shape))
+    z = prox_logits(y.expand(shape), b.expand(shape[:-1]), None if c is None else c.expand(shape))
     return in_kind(_finish(z, y, b.unsqueeze(-1), c), labels, beta)
 
 
-def _finish(z: Tensor, y: Tensor, b: Tensor, c: Tensor) -> Prox:
-    log_partition = torch.logsumexp(z + c.log(), -1, keepdim=True)
+def _finish(z: Tensor, y: Tensor, b: Tensor, c: Tensor | None) -> Prox:
+    log_partition = _log_partition(z, c)
     p = (z - log_partition).exp()
-    residual = torch.where(c > 0, z / b + p - y, 0.0).abs().amax(-1)
+    deviation = torch.addcdiv(p - y, z, b)
+    residual = (deviation if c is None else torch.where(c > 0, deviation, 0.0)).abs().amax(-1)
     return Prox(z, p, (b.log() - log_partition).squeeze(-1), residual)
+
+
+def _log_partition(z: Tensor, c: Tensor | None) -> Tensor:
+    return torch.logsumexp(z if c is None else z + c.log(), -1, keepdim=True)
+
+
+def _total(x: Tensor, c: Tensor | None) -> Tensor:
+    return (x if c is None else c * x).sum(-1, keepdim=True)
 
 
 class _Prox(torch.autograd.Function):
     """z(y, beta), differentiated through (I + beta (diag p - p p^T)) dz = beta dy + (y - p) dbeta."""
 
     @staticmethod
-    def forward(y: Tensor, b: Tensor, c: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(y: Tensor, b: Tensor, c: Tensor | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return _solve_prox(y, b, c).reshape(y.shape)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
         ctx.save_for_backward(*inputs, output)
 
     @staticmethod
@@ -149,47 +157,54 @@ class _Prox(torch.autograd.Function):
         return b.unsqueeze(-1) * u, (u * z).sum(-1) / b, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, y: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def vmap(info: Any, in_dims: tuple, *inputs: Tensor | None) -> tuple[Tensor, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
         # Rows are independent, so that one more batch dimension in front is all that there is to do.
         y, b, c = (
-            x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-            for x, dim in zip((y, b, c), in_dims, strict=True)
+            x if x is None else x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip(inputs, in_dims, strict=True)
         )
+        assert y is not None
+        assert b is not None
         return prox_logits(y, b, c), 0
 
 
-def adjoint(z: Tensor, b: Tensor, c: Tensor, grad: Tensor) -> Tensor:
+def adjoint(z: Tensor, b: Tensor, c: Tensor | None, grad: Tensor) -> Tensor:
     """Return (I + beta (diag p - p p^T))^-1 grad at the proximal point z; with counts c, summed over equal entries."""
-    p = (z - torch.logsumexp(z + c.log(), -1, keepdim=True)).exp()
+    p = (z - _log_partition(z, c)).exp()
     b = b.unsqueeze(-1)
     # Sherman-Morrison; 1 - beta sum p^2/(1 + beta p) is written as sum p/(1 + beta p), which does not cancel.
     one_plus_omega = 1 + b * p
     g = grad / one_plus_omega
     q = p / one_plus_omega
-    return g + c * b * q * ((p * g).sum(-1, keepdim=True) / (c * q).sum(-1, keepdim=True))
+    rank_one = b * q * ((p * g).sum(-1, keepdim=True) / _total(q, c))
+    return g + (rank_one if c is None else c * rank_one)
 
 
-def prox_logits(y: Tensor, b: Tensor, c: Tensor) -> Tensor:
+def prox_logits(y: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     """Return the logits (..., K) of `prox_logsumexp` for labels (..., K), beta (...) and counts (..., K), unchecked.
 
     For inner loops and for torch.func transforms, which cannot look at values as the checks do.
     """
-    return _Prox.apply(y, b, c)  # pyright: ignore[reportReturnType]
+    return _apply(y, b, c)
 
 
-def _solve_prox(y: Tensor, b: Tensor, c: Tensor) -> Tensor:
+# Newton's loop ends by the size of its step, which a traced graph cannot look at: torch.compile calls it as it is.
+_apply: Callable[..., Tensor] = torch.compiler.disable(_Prox.apply)  # pyright: ignore[reportAssignmentType]
+
+
+def _solve_prox(y: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
     """Solve for the logits, rows in blocks that stay in cache."""
     K = y.shape[-1]
-    y, b, c = y.reshape(-1, K), b.reshape(-1, 1), c.reshape(-1, K)
+    y, b, c = y.reshape(-1, K), b.reshape(-1, 1), None if c is None else c.reshape(-1, K)
     z = torch.empty_like(y)
     rows = max(1, (_CPU_BLOCK if y.device.type == "cpu" else _GPU_BLOCK) // K)
     for start in range(0, len(y), rows):
         block = slice(start, start + rows)
-        _solve_block(y[block], b[block], c[block], z[block])
+        _solve_block(y[block], b[block], None if c is None else c[block], z[block])
     return z
 
 
-def _solve_block(y: Tensor, b: Tensor, c: Tensor, z: Tensor) -> None:
+def _solve_block(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> None:
     """Write to `z` the root of the system in (v, tau), v_k = log omega_k, by Newton's method:
 
         exp(v_k) + v_k = beta y_k + tau,     sum_k c_k (v_k - tau) = 0.
@@ -199,10 +214,10 @@ def _solve_block(y: Tensor, b: Tensor, c: Tensor, z: Tensor) -> None:
     logits z = v - tau to sum to zero, rather than omega to sum to beta, cancels the large beta analytically. The last
     step is applied to the logits to first order, which removes the rounding of tau from them.
     """
-    count = c.sum(-1, keepdim=True)
+    count = y.shape[-1] if c is None else c.sum(-1, keepdim=True)
     scaled = b * y
     # By Jensen's inequality tau <= log(beta/K), and omega(x) <= log(1 + e^x): both starts are on the right.
-    tau = ((c * scaled).sum(-1, keepdim=True) / count).log()
+    tau = (_total(scaled, c) / count).log()
     x = scaled + tau
     v = torch.where(x < _EXPONENTIAL_BELOW, x, torch.nn.functional.softplus(x).log())
     threshold = 0.1 * torch.finfo(y.dtype).eps ** 0.5
@@ -211,22 +226,18 @@ def _solve_block(y: Tensor, b: Tensor, c: Tensor, z: Tensor) -> None:
         inverse = (omega + 1).reciprocal_()
         correction = (scaled + tau).sub_(omega).sub_(v).mul_(inverse)
         v.add_(correction)
-        step = _newton_step(_logits(scaled, tau, v, omega.addcmul_(omega, correction)), inverse, c)
+        slope = _total(omega * inverse, c)
+        step = _total(_logits(scaled, tau, v, omega.addcmul_(omega, correction)), c) / slope
         tau = tau + step
         v.addcmul_(inverse, step)
         if bool((step.abs() <= threshold).all()) and bool((correction.abs() <= threshold).all()):
             break
     omega = v.exp()
-    inverse = (omega + 1).reciprocal_()
     logits = _logits(scaled, tau, v, omega)
-    step = _newton_step(logits, inverse, c)
-    torch.addcmul(logits, 1 - inverse, step, value=-1, out=z)
+    slope = omega.div_(omega + 1)
+    torch.addcmul(logits, slope, _total(logits, c) / _total(slope, c), value=-1, out=z)
 
 
 def _logits(scaled: Tensor, tau: Tensor, v: Tensor, omega: Tensor) -> Tensor:
     # The two forms are equal; each is used where it does not cancel.
     return torch.where(omega < 1, scaled - omega, v - tau)
-
-
-def _newton_step(z: Tensor, inverse: Tensor, c: Tensor) -> Tensor:
-    return (c * z).sum(-1, keepdim=True) / (c * (1 - inverse)).sum(-1, keepdim=True)

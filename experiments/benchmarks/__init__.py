@@ -1,0 +1,1 @@
+"""Measurements of the library: exactness against arbitrary precision, speed against named baselines."""
