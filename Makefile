@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: install demo test test-all lint figures derivations clean
+.PHONY: install demo test test-all lint figures derivations benchmarks coverage clean
 
 install: $(STAMP)
 
@@ -31,8 +31,19 @@ test-all: lint
 figures: install
 	$(BIN)/python -m figures
 
+# Runs every derivation and renders them all into derivations/derivations.html and .pdf.
 derivations: install
-	for f in derivations/[a-z]*.py; do $(BIN)/python -m derivations.$$(basename $$f .py) || exit 1; done
+	$(BIN)/python -m derivations.render
+
+# Measurements whose results are committed under experiments/results; about half an hour on 2 cores.
+benchmarks: install
+	$(BIN)/python -m experiments.benchmarks.exactness
+	$(BIN)/python -m experiments.benchmarks.exactness --cases 20000 --dtype float32 --out experiments/results/exactness/exactness_float32.json
+	$(BIN)/python -m experiments.benchmarks.speed
+	$(BIN)/python -m experiments.benchmarks.mutation
+
+coverage: install
+	$(BIN)/pytest -n 2 --cov=ufm --cov-branch --cov-report=term-missing
 
 clean:
 	rm -rf .venv runs build *.egg-info

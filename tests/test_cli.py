@@ -30,6 +30,11 @@ def test_predict(capsys: pytest.CaptureFixture[str]):
     status, out, _ = run(capsys, "predict", "--num-classes", "2", "--alpha", "None")
     assert status == 0
     assert "beta" in out
+    status, out, _ = run(
+        capsys, "predict", "--num-classes", "4", "--ways", "3", "--smoothing", "0.1", "--nodes", "5", "--json"
+    )
+    law = ufm.LabelSmoothing(ufm.Mixup(4, ways=3), 0.1)
+    assert json.loads(out)["optimum"]["beta"] == ufm.joint_optimum(law, 2e-3, 2e-3, nodes=5).beta
 
 
 def test_solve(capsys: pytest.CaptureFixture[str]):
@@ -80,6 +85,8 @@ def test_compare(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         (["predict", "--lam", "1.5"], "lam"),
         (["predict", "--loss", "hinge"], "loss"),
         (["predict", "--nodes", "0"], "nodes"),
+        (["predict", "--ways", "1"], "ways"),
+        (["predict", "--smoothing", "1"], "smoothing"),
         (["solve", "--method", "guess"], "method: got 'guess', expected one of 'lbfgs', 'gradient_descent'"),
         (["solve", "--dim", "8", "--fixed-etf", "1"], "dim: got 8, expected a whole number >= 9"),
         (["solve", "--fixed-etf", "-1"], "multiplier"),

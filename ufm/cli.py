@@ -21,6 +21,10 @@ class Model:
     """K >= 2"""
     alpha: float | None = 1.0
     """mixup's Beta(alpha, alpha), > 0; None for no mixup"""
+    ways: int = 2
+    """how many labels are mixed, >= 2"""
+    smoothing: float = 0.0
+    """label smoothing on top, in [0, 1)"""
     weight_decay: float = 2e-3
     """lambda_W > 0, in F = E[loss + lambda_H/2 ||h||^2] + lambda_W/2 ||W||^2"""
     feature_decay: float = 2e-3
@@ -30,9 +34,11 @@ class Model:
 
     def law(self) -> "Law":
         """Return the law of the labels."""
-        from ufm.laws import Mixup, Unmixed
+        from ufm.laws import LabelSmoothing, Mixup, Unmixed
 
-        return Unmixed(self.num_classes) if self.alpha is None else Mixup(self.num_classes, self.alpha)
+        K = self.num_classes
+        law = Unmixed(K) if self.alpha is None else Mixup(K, self.alpha, self.ways)
+        return LabelSmoothing(law, self.smoothing) if self.smoothing else law
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,8 @@ class Predict:
     """Theory: the joint optimum, and the optimal logits and features against lambda."""
 
     model: tyro.conf.OmitArgPrefixes[Model] = Model()
-    nodes: int = 64
-    """Gauss-Jacobi nodes in lambda, >= 1"""
+    nodes: int | None = None
+    """Gauss-Jacobi nodes in lambda, >= 1; None for the continuous law"""
     lam: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
     """mixing coefficients of the table, in [0, 1]"""
     json: bool = False

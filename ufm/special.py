@@ -13,6 +13,8 @@ from ufm.arrays import Array, check_labels, in_kind, to_tensor
 _MAX_NEWTON_STEPS = 100
 # omega(x) is exp(x) to rounding below this.
 _EXPONENTIAL_BELOW = -50.0
+# Rows whose logits are all below this are refined for the sake of their differences.
+_FLAT = 0.25
 # Entries per block: on the CPU the working arrays of one block fit in the last cache.
 _CPU_BLOCK, _GPU_BLOCK = 2**18, 2**25
 
@@ -236,6 +238,20 @@ def _solve_block(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> None:
     logits = _logits(scaled, tau, v, omega)
     slope = omega.div_(omega + 1)
     torch.addcmul(logits, slope, _total(logits, c) / _total(slope, c), value=-1, out=z)
+    flat = ((z if c is None else c.clamp(max=1.0) * z).abs() < _FLAT).all(-1)
+    if bool(flat.any()):
+        z[flat] = _refine_flat(y[flat], b[flat], None if c is None else c[flat], z[flat])
+
+
+def _refine_flat(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> Tensor:
+    """Return the logits of nearly uniform labels, which are small differences of large numbers, to their own precision.
+
+    u_k = z_k - z_1 solves u + omega_1 (e^u - 1) = beta (y_k - y_1), in which nothing cancels.
+    """
+    omega = b * (z[:, :1] - _log_partition(z, c)).exp()
+    u = z - z[:, :1]
+    u = u - (u + omega * u.expm1() - b * (y - y[:, :1])) / (1 + omega * u.exp())
+    return u - _total(u, c) / (y.shape[-1] if c is None else c.sum(-1, keepdim=True))
 
 
 def _logits(scaled: Tensor, tau: Tensor, v: Tensor, omega: Tensor) -> Tensor:
