@@ -23,10 +23,10 @@ lint: install
 	$(BIN)/pyright
 
 test: lint
-	$(BIN)/pytest -n 2 -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m 'not slow'
 
 test-all: lint
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 figures: install
 	$(BIN)/python -m figures
@@ -46,7 +46,7 @@ coverage: install
 	$(BIN)/pytest -n 2 --cov=ufm --cov-branch --cov-report=term-missing
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv build *.egg-info
 
 # Copies a demo's numbers into the committed results and redraws the README's pictures from them.
 .PHONY: publish

@@ -16,19 +16,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from safetensors.numpy import save_file
 
 import ufm
-from experiments.claims import exact_claims, network_claims, print_claims
+from experiments.claims import exact_claims, network_claims, print_claims, print_solver
 from experiments.data import ImageData, digits
 from experiments.mixing import mix
 from experiments.report import write_report
 from experiments.train import TrainConfig, TrainResult, train
 from figures import draw_all
+from ufm.arrays import check_integer, check_number
+from ufm.console import parse
 from ufm.storage import atomic_path, write_json
+from ufm.targets import pair_labels
 from ufm.verification import Verification, verify
 
+_NUM_CLASSES = 10
 _PLANAR_CLASSES = (0, 1, 2)
 _LAMBDA_GRID = np.linspace(0.01, 0.99, 99)
 
@@ -52,24 +55,38 @@ class DemoConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     """how the network is trained"""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a number out of range, before anything runs."""
+        for name in ("weight_decay", "feature_decay"):
+            check_number(name, getattr(self, name), above=0)
+        for name in ("nodes", "passes"):
+            check_integer(name, getattr(self, name), minimum=1)
+        for name, dim in (("dim", self.dim), ("train.dim", self.train.dim)):
+            check_integer(name, dim, minimum=_NUM_CLASSES - 1)
+
 
 def main() -> int:
     """Run the demo from the command line and return its exit status."""
-    config = tyro.cli(DemoConfig, prog="python -m experiments.demo", description=__doc__)
     try:
-        return run(config)
-    except ValueError as error:
+        return run(parse(DemoConfig, prog="python -m experiments.demo", description=__doc__))
+    except (ValueError, OSError) as error:
         print(f"experiments.demo: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("experiments.demo: interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
 
 
 def run(config: DemoConfig, *, progress: bool = True) -> int:
     """Run the demo, write everything to `config.out`, and return the exit status."""
     out, begin = Path(config.out), time.perf_counter()
-    law = ufm.Mixup(10, config.train.alpha)
+    out.mkdir(parents=True, exist_ok=True)
+    law = ufm.Mixup(_NUM_CLASSES, config.train.alpha)
 
     print("1/5  theory and direct solver: gradient descent and L-BFGS, classifier fixed and free")
     verification = verify(law, config.dim, config.weight_decay, config.feature_decay, nodes=config.nodes)
+    solver = _solver(verification)
+    print_solver(solver)
 
     print(f"2/5  network: a small CNN on scikit-learn's digits with mixup, {config.train.epochs} epochs")
     data = digits()
@@ -93,13 +110,16 @@ def run(config: DemoConfig, *, progress: bool = True) -> int:
         "versions": _versions(),
         "data": {"name": data.name, "train": len(data.train_classes), "test": len(data.test_classes)},
         "theory": _theory(verification, config.train.alpha),
-        "solver": _solver(verification),
+        "solver": solver,
         "network": trained.history[-1],
         "comparison": {mode: _comparison(comparison) for mode, comparison in comparisons.items()},
         "training": trained.history,
         "claims": [claim.record() for claim in claims],
         "seconds": time.perf_counter() - begin,
     }
+    # An older run's report must not stand beside new numbers, whenever this run is killed.
+    for name in ("report.html", "results.json", "planar.safetensors"):
+        (out / name).unlink(missing_ok=True)
     _save_planar(out / "planar.safetensors", activations, comparisons["eval"])
     write_json(out / "results.json", results)
     pictures = draw_all(out, out)
@@ -125,17 +145,17 @@ def _record(config: DemoConfig, data: ImageData, trained: TrainResult, mode: str
 def _theory(verification: Verification, alpha: float) -> dict:
     """Return the closed form on a grid of lambda, for the pair (0, 1): numbers for a table and for checking."""
     optimum = verification.optimum
-    K = optimum.num_classes
-    labels = np.zeros((len(_LAMBDA_GRID), K))
-    labels[:, 0], labels[:, 1] = _LAMBDA_GRID, 1 - _LAMBDA_GRID
-    response = optimum.response(labels, K)
+    first = torch.zeros(len(_LAMBDA_GRID), dtype=torch.long)
+    labels = pair_labels(first, first + 1, torch.from_numpy(_LAMBDA_GRID), optimum.num_classes)
+    response = optimum.response(labels.numpy())
     return {
         **asdict(optimum),
         "alpha": alpha,
         "lam": _LAMBDA_GRID,
-        "logits": np.asarray(response.logits)[:, :3],
-        "probabilities": np.asarray(response.probabilities)[:, :3],
-        "feature_norm": np.linalg.norm(response.features, axis=1),
+        "classifier": optimum.classifier(),
+        "features": response.features,
+        "logits": response.logits,
+        "probabilities": response.probabilities,
     }
 
 

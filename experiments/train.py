@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from experiments.data import ImageData
 from experiments.mixing import mix
 from experiments.networks import SmallCNN
+from ufm.arrays import check_integer, check_number
 from ufm.progress import progress_bar
 from ufm.storage import atomic_path
 
@@ -35,6 +36,15 @@ class TrainConfig:
     width: int = 32
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a number out of range."""
+        for name in ("alpha", "learning_rate", "weight_decay"):
+            check_number(name, getattr(self, name), above=0)
+        for name in ("epochs", "batch_size", "dim", "width"):
+            check_integer(name, getattr(self, name), minimum=1)
+        check_integer("batch_size", self.batch_size, minimum=2)
+        check_integer("seed", self.seed, minimum=0, maximum=2**63 - 1)
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -55,13 +65,17 @@ def train(config: TrainConfig, data: ImageData, checkpoint: Path, *, progress: b
         network.parameters(), lr=config.learning_rate, momentum=0.9, weight_decay=config.weight_decay
     )
     state = _State(network, optimiser, np.random.default_rng(config.seed))
-    identity = {"data": data.name, **asdict(config)}
+    identity = {"data": data.name, "torch": torch.__version__, **asdict(config)}
     history = _restore(checkpoint, identity, state)
     with progress_bar(config.epochs, "training", unit="epoch", initial=len(history), enabled=progress) as bar:
         for epoch in range(len(history), config.epochs):
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
             loss = _epoch(state, config, data)
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"learning_rate: got {config.learning_rate:g}, at which the training loss is not finite"
+                )
             history.append({"epoch": epoch, "loss": loss, "test_accuracy": accuracy(network, data)})
             _save(checkpoint, identity, state, history)
             bar.set_postfix(loss=f"{loss:.3f}", test_accuracy=f"{history[-1]['test_accuracy']:.4f}", refresh=False)
@@ -133,8 +147,11 @@ def _restore(path: Path, identity: dict, state: _State) -> list[dict[str, float]
             "remove it or choose another folder"
         )
     network = state.network
-    network.load_state_dict({k.removeprefix("network."): v for k, v in arrays.items() if k.startswith("network.")})
-    for name, parameter in network.named_parameters():
-        state.optimiser.state[parameter]["momentum_buffer"] = arrays[f"momentum.{name}"]
+    try:
+        network.load_state_dict({k.removeprefix("network."): v for k, v in arrays.items() if k.startswith("network.")})
+        for name, parameter in network.named_parameters():
+            state.optimiser.state[parameter]["momentum_buffer"] = arrays[f"momentum.{name}"]
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"checkpoint: got {str(path)!r} of another network; remove it") from error
     state.rng.bit_generator.state = rng
     return history

@@ -4,9 +4,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from figures import draw_all
+from ufm.console import parse
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,8 @@ class Config:
 
 def main() -> int:
     """Draw every figure and print its path; return the exit status."""
-    config = tyro.cli(Config, prog="python -m figures", description=__doc__)
     try:
+        config = parse(Config, prog="python -m figures", description=__doc__)
         for path in draw_all(Path(config.run), Path(config.out)).values():
             print(path)
     except ValueError as error:

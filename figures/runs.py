@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import ufm
 from ufm.plotting import CLOSED_FORM, RIVAL, Line
+from ufm.targets import pair_labels
 
 
 def read_results(run: Path) -> dict[str, Any]:
@@ -29,8 +31,8 @@ def predictions(results: dict[str, Any], mode: str) -> list[Line]:
     comparison = results["comparison"][mode]
     lam = np.linspace(0.002, 0.998, 499)
     K = results["theory"]["num_classes"]
-    labels = np.zeros((len(lam), K))
-    labels[:, 0], labels[:, 1] = lam, 1 - lam
+    first = torch.zeros(len(lam), dtype=torch.long)
+    labels = pair_labels(first, first + 1, torch.from_numpy(lam), K).numpy()
     closed = np.asarray(ufm.prox_logsumexp(labels, comparison["beta"]).logits)
     straight = comparison["slope"] * (labels - 1 / K)
     return [

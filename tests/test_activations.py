@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_missing_damaged_and_foreign_files_are_named(tmp_path: Path):
     path = tmp_path / "a.safetensors"
     with pytest.raises(ValueError, match="file: .*does not exist"):
         ufm.load(path)
-    with pytest.raises(ValueError, match="file: .*does not exist"):
+    with pytest.raises(ValueError, match="file: .*is not a file"):
         ufm.load(tmp_path)
     path.write_bytes(b"not tensors at all")
     with pytest.raises(ValueError, match="file: .*not a readable safetensors"):
@@ -108,3 +109,80 @@ def test_missing_damaged_and_foreign_files_are_named(tmp_path: Path):
 def test_bad_input_is_named(arguments: dict, named: str):
     with pytest.raises(ValueError, match=f"^{named}"):
         ufm.record(**{"model": Foreign(), "batches": batches(), **arguments})
+
+
+class Named(nn.Module):
+    """Submodules called as the recording's own columns, and a layer that runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.logits = nn.Linear(6, 5), nn.ReLU()
+        self.out = nn.Linear(5, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.logits(self.logits(self.features(x))))
+
+
+def test_layers_may_have_any_name_but_run_once():
+    recorded = ufm.record(Named(), batches(), layers=["features"])
+    assert recorded.layers["features"].shape == recorded.features.shape == (21, 5)
+    assert recorded.logits.shape == (21, 4)
+    with pytest.raises(ValueError, match="logits: .*once per batch"):
+        ufm.record(Named(), batches(), layers=["logits"])
+    with pytest.raises(ValueError, match="layers: .*string"):
+        ufm.record(Named(), batches(), layers="features")
+
+
+def test_half_precision_is_widened():
+    model = Foreign().eval().bfloat16()
+    half = [ufm.MixedBatch(b.inputs.bfloat16(), b.class_a, b.class_b, b.lam) for b in batches()]
+    assert ufm.record(model, half).features.dtype == torch.float32
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"class_a": torch.tensor([9] * 21)}, "class_a"),
+        ({"class_b": torch.zeros(21)}, "class_b"),
+        ({"lam": torch.full((21,), 1.5)}, "lam"),
+        ({"lam": torch.full((21,), float("nan"))}, "lam"),
+        ({"lam": torch.ones(5)}, "lam"),
+        ({"logits": torch.ones(21)}, "logits"),
+        ({"logits": torch.ones(5, 4)}, "logits"),
+        ({"features": torch.ones(21, 9)}, "classifier"),
+    ],
+)
+def test_activations_that_do_not_fit_are_named_also_on_loading(change: dict, named: str, tmp_path: Path):
+    recorded = ufm.record(Foreign().eval(), batches())
+    with pytest.raises(ValueError, match=f"^{named}"):
+        dataclasses.replace(recorded, **change)
+    path = tmp_path / "a.safetensors"
+    for name, value in change.items():
+        object.__setattr__(recorded, name, value)
+    recorded.save(path)
+    with pytest.raises(ValueError, match=f"^file: .*{named}"):
+        ufm.load(path)
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recorded = ufm.record(Foreign().eval(), batches())
+    path = tmp_path / "a.safetensors"
+    recorded.save(path)
+    before = path.read_bytes()
+
+    def half_written(arrays: dict, target: Path, metadata: dict) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("ufm.activations.save_file", half_written)
+    with pytest.raises(OSError, match="disk full"):
+        recorded.save(path)
+    assert path.read_bytes() == before
+
+
+def test_arrays_that_share_memory_are_saved(tmp_path: Path):
+    recorded = ufm.record(Foreign().eval(), batches())
+    shared = dataclasses.replace(recorded, class_b=recorded.class_a)
+    shared.save(tmp_path / "a.safetensors")
+    assert torch.equal(ufm.load(tmp_path / "a.safetensors").class_b, recorded.class_a)

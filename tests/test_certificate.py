@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import special
 
 import ufm
 from tests import oracles, strategies
@@ -154,3 +155,65 @@ def test_balancedness_vanishes_at_stationary_points_only(problem: ufm.UFM, seed:
     solution = ufm.solve(problem, tol=1e-9, max_iter=2000)
     if solution.converged and solution.classifier.norm() > 1e-3:
         assert (solution.certificate.balancedness or 0) < 1e-5
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-2, 3e-2])
+@given(seed=strategies.seeds, loss=losses, data=st.data())
+def test_bound_stays_below_the_optimum_near_it(size: float, seed: int, loss: str, data: st.DataObject):
+    """Near the optimum the bound is close to it, so that a factor in the wrong place would push it above."""
+    law = ufm.Mixup(data.draw(st.integers(3, 5)), 1.0)
+    optimum = ufm.joint_optimum(law, 0.02, 0.03, loss, nodes=3)
+    targets = law.targets(3)
+    problem = ufm.UFM(targets, 6, 0.02, 0.03, loss)
+    rng = np.random.default_rng(seed)
+    W = optimum.classifier(6).numpy()
+    H = np.asarray(optimum.response(targets.labels, 6).features)
+    shrink = data.draw(st.sampled_from([1.0, 1 - size, 1 + size]))
+    certificate = ufm.certify(
+        problem,
+        shrink * W * (1 + size * rng.normal(size=W.shape) * data.draw(st.booleans())),
+        shrink * H * (1 + size * rng.normal(size=H.shape) * data.draw(st.booleans())),
+    )
+    assert certificate.lower_bound <= optimum.objective + 1e-14
+    assert certificate.lower_bound >= optimum.objective - 10 * size
+
+
+@given(problems(fixed=True), strategies.seeds)
+def test_fixed_classifier_gap_is_the_fenchel_gap(problem: ufm.UFM, seed: int):
+    """Against the dual value itself: dual(q - y) - ||W^T (q - y)||^2 / (2 lambda_H) at q the prediction."""
+    W, H = point(problem, seed)
+    certificate = ufm.certify(problem, W, H)
+    y, pi = problem.targets.labels.numpy(), problem.targets.weights.numpy()
+    z = H @ W.T
+    if problem.loss == "cross_entropy":
+        q = special.softmax(z, 1)
+        primal, conjugate = special.logsumexp(z, 1) - (y * z).sum(1), -special.entr(q).sum(1)
+    else:
+        q = z + 1 / y.shape[1]
+        primal = ((q - y) ** 2).sum(1) / 2
+        conjugate = ((q - y) ** 2).sum(1) / 2 + ((q - y) * (y - 1 / y.shape[1])).sum(1)
+    penalty = problem.weight_decay / 2 * (W**2).sum()
+    objective = pi @ (primal + problem.feature_decay / 2 * (H**2).sum(1)) + penalty
+    dual = pi @ (-conjugate - (((q - y) @ W) ** 2).sum(1) / (2 * problem.feature_decay)) + penalty
+    assert certificate.objective == pytest.approx(objective, rel=1e-12)
+    assert certificate.lower_bound == pytest.approx(dual, rel=1e-9, abs=1e-9 * abs(objective))
+    assert certificate.gap == pytest.approx(objective - dual, rel=1e-6, abs=1e-10 * (abs(objective) + abs(dual)))
+    gradients = np.linalg.norm((q - y) @ W + problem.feature_decay * H, axis=1)
+    assert certificate.feature_error == pytest.approx(gradients.max() / problem.feature_decay, rel=1e-9)
+
+
+def test_labels_that_sum_to_one_in_half_the_digits_keep_the_bound_valid():
+    for dtype, off in ((torch.float32, 3e-4), (torch.float64, 1e-8)):
+        targets = ufm.Targets(torch.eye(3, dtype=dtype) * (1 + off))
+        assert torch.equal(targets.labels, torch.eye(3, dtype=dtype))
+        solution = ufm.solve(ufm.UFM(targets, 3, 1e-5, 1e-5), dtype=dtype, max_iter=2000)
+        assert solution.certificate.gap > -1e-6 if dtype == torch.float32 else -1e-13
+
+
+def test_mixed_precision_points_are_not_cast_down():
+    problem = ufm.UFM(ufm.Targets(torch.eye(3, dtype=torch.float64)), 3, 0.05, 0.05)
+    solution = ufm.solve(problem, tol=1e-12)
+    assert abs(ufm.certify(problem, solution.classifier, solution.features).gap) < 1e-12
+    single = ufm.certify(problem, solution.classifier.float(), solution.features)
+    double = ufm.certify(problem, solution.classifier.float().double(), solution.features)
+    assert single == double

@@ -25,7 +25,7 @@ def test_full_collapse_scores_zero():
 
 def test_nc1_by_hand():
     # Two classes on a line at means +-1 with variance 0.04: S_within/S_between = 0.04, over K = 2.
-    features = np.array([[1.2], [0.8], [-1.2], [-0.8]])
+    features = np.array([[1.2], [0.8], [-1.2], [-0.8]]) + 5
     result = ufm.neural_collapse(features, np.array([0, 0, 1, 1]), np.array([[1.0], [-1.0]]))
     assert result.nc1 == pytest.approx(0.02)
     assert result.nc3 == pytest.approx(0, abs=1e-12)
@@ -85,6 +85,9 @@ def test_multiplier_ignores_an_offset():
         (lambda: ufm.neural_collapse(np.ones((4, 2)), np.array([0, 0, 1, 1]), np.ones((3, 2))), "classes"),
         (lambda: ufm.neural_collapse(np.ones((4, 2)), np.array([0, 1]), np.ones((2, 2))), "features"),
         (lambda: ufm.channel_curve(np.ones((2, 2)), [0, 1], [1, 0], [0.5, 0.5]), "logits"),  # pyright: ignore
+        (lambda: ufm.neural_collapse(np.ones((3, 2)), np.array([0, 1, 5]), np.ones((3, 2))), "classes"),
+        (lambda: ufm.channel_curve(np.ones((2, 3)), [0, 1], [1, 0], [0.5, 7.0]), "lam"),  # pyright: ignore
+        (lambda: ufm.channel_curve(np.ones((2, 3)), [0, 1], [1, 0], [0.5, 0.5], bins=0), "bins"),  # pyright: ignore
         (lambda: ufm.channel_curve(np.ones((2, 3)), [0, 1], [0, 1], [0.5, 0.5]), "class_a"),  # pyright: ignore
     ],
 )

@@ -75,6 +75,7 @@ def test_fit_and_score_use_different_samples():
     ("arguments", "named"),
     [
         ({"law": ufm.Mixup(4)}, "law"),
+        ({"law": "mixup"}, "law"),
         ({"bins": 0}, "bins"),
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"activations": following_the_theory(10.0, samples=2)}, "activations"),
@@ -83,3 +84,63 @@ def test_fit_and_score_use_different_samples():
 def test_bad_input_is_named(arguments: dict, named: str):
     with pytest.raises(ValueError, match=f"^{named}"):
         ufm.compare(**{"activations": following_the_theory(10.0, samples=60), "law": ufm.Mixup(5), **arguments})
+
+
+def test_r2_by_hand():
+    activations = following_the_theory(200.0, samples=900, noise=0.4)
+    comparison = ufm.compare(activations, ufm.Mixup(5), solver=False, bins=4)
+    scored = torch.randperm(900, generator=torch.Generator().manual_seed(0))[450:].numpy()
+    z = activations.logits.numpy()
+    z = (z - z.mean(1, keepdims=True))[scored]
+    guess = np.asarray(ufm.prox_logsumexp(activations.labels.numpy(), comparison.beta).logits)[scored]
+    a, b, lam = (x.numpy()[scored] for x in (activations.class_a, activations.class_b, activations.lam))
+
+    def r2(truth: np.ndarray, predicted: np.ndarray) -> float:
+        return 1 - ((truth - predicted) ** 2).sum() / ((truth - truth.mean(0)) ** 2).sum()
+
+    score = comparison.score("closed form")
+    assert score.r2 == pytest.approx(r2(z, guess))
+    assert score.r2_same == pytest.approx(r2(z[a == b], guess[a == b]))
+    assert score.r2_mixed == pytest.approx(r2(z[a != b], guess[a != b]))
+    # Cells: unordered pair, and the bin of the weight of its smaller class.
+    cells: dict[tuple[int, int, int], list[int]] = {}
+    for i in np.flatnonzero(a != b):
+        weight = lam[i] if a[i] < b[i] else 1 - lam[i]
+        cells.setdefault((min(a[i], b[i]), max(a[i], b[i]), min(int(4 * weight), 3)), []).append(i)
+    truth, predicted = (np.stack([values[rows].mean(0) for rows in cells.values()]) for values in (z, guess))
+    assert score.r2_binned == pytest.approx(r2(truth, predicted))
+    assert len({score.r2, score.r2_same, score.r2_mixed, score.r2_binned}) == 4
+
+
+def test_the_own_classifier_is_used_where_it_is_no_etf():
+    """A network that solves the UFM for a skewed classifier: its own solve explains it, the nearest ETF's does not."""
+    activations = following_the_theory(300.0, samples=400)
+    skew = torch.diag(torch.tensor([1.0, 2.0, 0.5, 1.5, 1.0, 1.0, 1.0], dtype=torch.float64))
+    W = activations.classifier @ skew
+    h = torch.as_tensor(ufm.fixed_classifier(W, activations.labels, 0.007).features)
+    skewed = dataclasses.replace(activations, classifier=W, features=h, logits=h @ W.T)
+    comparison = ufm.compare(skewed, ufm.Mixup(5))
+    own, ideal = (comparison.score(f"solver, {name}").r2 for name in ("own classifier", "nearest ETF"))
+    assert own > 0.99
+    assert own > ideal + 0.01
+
+
+def test_a_beta_at_the_edge_of_the_search_is_flagged():
+    activations = following_the_theory(50.0)
+    assert not ufm.compare(activations, ufm.Mixup(5), solver=False).beta_at_edge
+    backwards = dataclasses.replace(activations, logits=-activations.logits)
+    assert ufm.compare(backwards, ufm.Mixup(5), solver=False).beta_at_edge
+
+
+def test_beta_is_fitted_to_the_least_squares_minimum():
+    activations = following_the_theory(200.0, samples=800, noise=0.5)
+    comparison = ufm.compare(activations, ufm.Mixup(5), solver=False)
+    fit = torch.randperm(800, generator=torch.Generator().manual_seed(0))[:400]
+    z = activations.logits - activations.logits.mean(1, keepdim=True)
+
+    def error(beta: float) -> float:
+        guess = torch.as_tensor(ufm.prox_logsumexp(activations.labels[fit], beta).logits)
+        return (guess - z[fit]).square().sum().item()
+
+    best = error(comparison.beta)
+    assert all(best <= error(comparison.beta * factor) for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2.0))

@@ -122,3 +122,23 @@ def test_bad_classifiers_are_named(W: np.ndarray):
 def test_bad_plane_rows_are_named(rows: np.ndarray):
     with pytest.raises(ValueError, match="rows"):
         ufm.classifier_plane(rows)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_narrow_triangle_is_no_line_and_three_coordinates_are_not_needed():
+    thin = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 1e-5]])
+    corners = ufm.classifier_plane(thin).project(thin)
+    assert np.linalg.norm(corners[0] - corners[1]) == pytest.approx(1)
+    with pytest.raises(ValueError, match="rows"):
+        ufm.classifier_plane(np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 1e-8]]))
+    with pytest.raises(ValueError, match="rows"):
+        ufm.classifier_plane(np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("K", [2, 5])
+def test_fewest_dimensions_are_enough_and_one_less_is_not(K: int):
+    W = ufm.simplex_etf(K, K - 1)
+    assert ufm.nearest_etf(W).relative_error < 1e-12
+    if K > 2:
+        with pytest.raises(ValueError, match="W"):
+            ufm.nearest_etf(W[:, :-1])

@@ -187,10 +187,97 @@ def test_a_killed_demo_resumes_and_leaves_no_half_file(tmp_path: Path):
     assert len(json.loads((tmp_path / "results.json").read_text())["training"]) == 40
 
 
-@pytest.mark.parametrize("arguments", [["--train.alpha", "0"], ["--weight-decay", "-1"], ["--dim", "3"]])
+@pytest.mark.parametrize("arguments", [["--train.alpha", "0"], ["--dim", "3"], ["--train.epochs", "0"]])
 def test_demo_refuses_bad_input_in_one_line(tmp_path: Path, arguments: list[str]):
     command = [sys.executable, "-m", "experiments.demo", "--out", str(tmp_path), *arguments]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 2
     assert finished.stderr.startswith("experiments.demo: error: ")
     assert finished.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["alpha", "learning_rate", "weight_decay", "epochs", "batch_size", "dim", "width"])
+def test_training_configuration_is_checked_by_name(name: str):
+    with pytest.raises(ValueError, match=f"^{name}"):
+        TrainConfig(**{name: 0})
+    with pytest.raises(ValueError, match="^seed"):
+        TrainConfig(seed=-1)
+    with pytest.raises(ValueError, match=r"^train\.dim"):
+        demo.DemoConfig(train=TrainConfig(dim=3))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data, path = digits(), tmp_path / "c.safetensors"
+    config = TrainConfig(epochs=1, width=4, dim=12)
+    train(config, data, path, progress=False)
+    monkeypatch.setattr("experiments.train.SmallCNN", lambda channels, classes, dim, width: SmallCNN(1, 10, dim, 8))
+    with pytest.raises(ValueError, match="checkpoint: .*another network"):
+        train(config, data, path, progress=False)
+
+
+def test_a_checkpoint_that_fails_to_write_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data, path = digits(), tmp_path / "c.safetensors"
+    train(TINY, data, path, progress=False)
+    before = path.read_bytes()
+
+    def half_written(arrays: dict, target: Path, metadata: dict) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("experiments.train.save_file", half_written)
+    path.rename(tmp_path / "kept")
+    with pytest.raises(OSError, match="disk full"):
+        train(TINY, data, path, progress=False)
+    assert not path.exists()
+    assert (tmp_path / "kept").read_bytes() == before
+
+
+def test_learning_rate_follows_its_cosine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rates: list[float] = []
+    original = torch.optim.SGD.step
+
+    def step(self: torch.optim.SGD, closure: None = None):
+        rates.append(self.param_groups[0]["lr"])
+        return original(self, closure)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    train(TINY, digits(), tmp_path / "c.safetensors", progress=False)
+    assert sorted(set(rates), reverse=True) == pytest.approx([0.1, 0.075, 0.025])
+
+
+def test_partners_are_independent_of_the_image():
+    classes = torch.arange(4000) % 10
+    images = torch.zeros(4000, 1, 1, 1)
+    batch = next(mix(images, classes, 1.0, 4000, np.random.default_rng(0)))
+    same = (batch.class_a == batch.class_b).double().mean().item()
+    assert abs(same - 0.1) < 5 * (0.09 / 4000) ** 0.5
+    assert sorted(batch.class_a.tolist()) == sorted(classes.tolist())
+
+
+def test_both_modes_are_recorded(tmp_path: Path):
+    import ufm
+
+    config = demo.DemoConfig(out=str(tmp_path), passes=1, nodes=3, dim=10, train=TINY)
+    assert demo.run(config, progress=False) == 0
+    train_mode, eval_mode = (ufm.load(tmp_path / f"activations_{mode}.safetensors") for mode in ("train", "eval"))
+    assert train_mode.description["mode"] == "train"
+    assert eval_mode.description["mode"] == "eval"
+    assert torch.equal(train_mode.lam, eval_mode.lam)
+    assert not torch.allclose(train_mode.logits, eval_mode.logits)
+
+
+def test_a_claim_is_not_met_by_a_solve_that_did_not_converge():
+    import dataclasses
+
+    import ufm
+    from experiments.claims import exact_claims
+    from ufm.verification import Verification
+
+    verification = Verification(ufm.joint_optimum(ufm.Mixup(5), 0.02, 0.02), {}, {}, [])
+    good = dataclasses.replace(_comparison(), solver_error=1e-9, solver_converged=True)
+    nan = dataclasses.replace(good, solver_error=float("nan"))
+    stuck = dataclasses.replace(good, solver_converged=False)
+    assert exact_claims(verification, {"a": good, "b": good})[-1].passed
+    for bad in (nan, stuck, dataclasses.replace(good, solver_error=None)):
+        for pair in ({"a": good, "b": bad}, {"a": bad, "b": good}):
+            assert not exact_claims(verification, pair)[-1].passed

@@ -4,6 +4,7 @@ import math
 import mpmath as mp
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
@@ -116,7 +117,7 @@ def test_extreme_alpha_tend_to_no_mixing_and_to_halves():
 
 @given(st.floats(0.05, 60), st.floats(0.05, 60))
 def test_continuous_rule_has_the_moments_of_beta(a: float, b: float):
-    rule = dirichlet_rule((a, b), None, level=5)
+    rule = dirichlet_rule(1.0, (a, b), None, level=5)
     assert (rule.weights >= 0).all()
     np.testing.assert_allclose(rule.parts.sum(1), 1, atol=1e-15)
     for k in (1, 2, 3):
@@ -131,7 +132,7 @@ def test_continuous_rule_has_the_moments_of_beta(a: float, b: float):
 @given(st.lists(st.floats(0.1, 5), min_size=1, max_size=3), st.integers(2, 5))
 def test_dirichlet_rules_have_the_moments(shapes: list[float], nodes: int):
     total = sum(shapes)
-    for rule in (dirichlet_rule(tuple(shapes), nodes), dirichlet_rule(tuple(shapes), None, level=4)):
+    for rule in (dirichlet_rule(1.0, tuple(shapes), nodes), dirichlet_rule(1.0, tuple(shapes), None, level=4)):
         np.testing.assert_allclose(rule.parts.sum(1), 1, atol=1e-14)
         for i, shape in enumerate(shapes):
             assert (rule.weights @ rule.parts[:, i]).item() == pytest.approx(shape / total, rel=1e-10)
@@ -196,3 +197,22 @@ def test_any_number_of_classes(K: int, alpha: float, exponent: float):
 def test_bad_laws_are_named(make, named: str):
     with pytest.raises(ValueError, match=f"^{named}"):
         make()
+
+
+def test_infinite_alpha_gives_equal_shares_that_add_up():
+    orbits = ufm.Mixup(4, math.inf, ways=3).orbits(3)
+    shares = {tuple(sorted(row.round(9).tolist())) for row in orbits.levels[:, :3].numpy()}
+    assert shares == {(0, 0, 1), (0, round(1 / 3, 9), round(2 / 3, 9)), (round(1 / 3, 9),) * 3}
+    limit = ufm.joint_optimum(ufm.Mixup(4, math.inf, ways=3), 1e-3, 1e-3).beta
+    assert ufm.joint_optimum(ufm.Mixup(4, 1e4, ways=3), 1e-3, 1e-3, nodes=5).beta == pytest.approx(limit, rel=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [1e-20, 1e9, 1e16])
+def test_alpha_out_of_reach_of_gauss_nodes_is_named_or_right(alpha: float):
+    try:
+        targets = ufm.Mixup(3, alpha).targets(16)
+    except ValueError as error:
+        assert str(error).startswith("alpha, nodes")
+    else:
+        assert torch.isfinite(targets.labels).all()
+    assert math.isfinite(ufm.joint_optimum(ufm.Mixup(3, alpha), 1e-3, 1e-3).beta)

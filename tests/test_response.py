@@ -158,3 +158,28 @@ def test_float32_states_its_own_accuracy():
     distance = np.linalg.norm(single.features - double.features, axis=1)
     assert (distance <= single.error_bound * 2 + 1e-4).all()
     assert single.error_bound.max() < 1e-2
+
+
+def test_residual_is_the_gradient_of_the_features_returned():
+    rng = np.random.default_rng(3)
+    W, labels = 30 * rng.normal(size=(6, 4)).astype(np.float32), rng.dirichlet(np.ones(6), 8).astype(np.float32)
+    found = ufm.fixed_classifier(W, labels, 0.01)
+    z = found.features.astype(float) @ W.T.astype(float)
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    gradient = np.linalg.norm((p - labels) @ W + 0.01 * found.features, axis=1)
+    np.testing.assert_allclose(found.residual, gradient, atol=3e-6 * np.linalg.norm(W))
+    assert (found.residual > 0).any()
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3)])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_whichever_of_classes_and_dimensions_is_larger(loss: str, shape: tuple[int, int]):
+    W = torch.tensor(np.random.default_rng(4).normal(size=shape), requires_grad=True)
+    labels = torch.softmax(torch.tensor(np.random.default_rng(5).normal(size=(2, shape[0]))), 1)
+
+    def features(W: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(ufm.fixed_classifier(W, labels, 0.1, loss).features)
+
+    assert torch.autograd.gradcheck(features, (W,))
+    assert torch.autograd.gradgradcheck(features, (W,))

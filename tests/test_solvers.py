@@ -165,8 +165,38 @@ def test_gpu_agrees_with_cpu():
         ({"record": -1}, "record"),
         ({"dtype": torch.float16}, "dtype"),
         ({"device": "abacus"}, "device"),
+        ({"device": "meta"}, "device"),
+        ({"seed": 2**64}, "seed"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict, named: str):
     with pytest.raises(ValueError, match=f"^{named}"):
         ufm.solve(PROBLEM, **arguments)
+
+
+def test_an_unfinished_solve_returns_its_lowest_point_and_a_true_history():
+    problem = ufm.UFM(ufm.Mixup(10).targets(3), 16, 1e-4, 1e-4)
+    objectives = [ufm.solve(problem, max_iter=n).objective for n in range(6)]
+    assert objectives == sorted(objectives, reverse=True)
+    whole = ufm.solve(problem, max_iter=5, record=1)
+    np.testing.assert_array_equal(whole.history.iteration[:6], range(6))
+    np.testing.assert_allclose(whole.history.objective[:6], objectives, rtol=1e-14)
+    assert whole.objective == whole.history.objective.min()
+
+
+def test_numbers_that_are_not_finite_end_the_solve():
+    labels = torch.eye(3, dtype=torch.float64)
+    problem = ufm.UFM(ufm.Targets(labels), 3, 1e300, 1e300)
+    solution = ufm.solve(problem, max_iter=10)
+    assert not solution.converged
+    assert solution.message in (ufm.Message.NOT_FINITE, ufm.Message.STALLED)
+
+
+def test_default_tolerance_is_that_of_the_dtype():
+    assert 1e-12 < ufm.solve(PROBLEM).gradient_norm <= 1e-10
+    assert 1e-10 < ufm.solve(PROBLEM, dtype=torch.float32).gradient_norm <= 1.1e-5
+
+
+def test_lbfgs_needs_far_fewer_iterations_than_gradient_descent():
+    fast, slow = (ufm.solve(PROBLEM, method, tol=1e-10).iterations for method in ("lbfgs", "gradient_descent"))
+    assert fast < slow / 3

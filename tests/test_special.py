@@ -157,3 +157,36 @@ def test_answers_come_back_in_kind():
 def test_bad_input_is_named(labels: object, beta: object, counts: object, named: str):
     with pytest.raises(ValueError, match=named):
         ufm.prox_logsumexp(labels, beta, counts=counts)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+@pytest.mark.parametrize("offset", [0.0, 1e-12, 1e-9, 1e-6, 1e-3, 0.1])
+@pytest.mark.parametrize("beta", [1e-6, 1.0, 1e6, 1e12])
+def test_prox_is_exact_around_one_half(num_classes: int, offset: float, beta: float):
+    lam = 0.5 + offset
+    labels = np.zeros(num_classes)
+    labels[:2] = lam, 1 - lam
+    found = ufm.prox_logsumexp(labels, beta).logits
+    expected = oracles.prox_logits([labels[0], labels[1], 0.0], [1, 1, num_classes - 2], beta)
+    scale = max(abs(v) for v in expected[: min(num_classes, 3)])
+    errors = [abs(mp.mpf(float(v)) - e) for v, e in zip(found[:3], expected, strict=False)]
+    assert max(errors) <= max(2e-14 * scale, mp.mpf(10) ** -40)
+
+
+@pytest.mark.parametrize("beta", [1e-300, 1e-100, 1e-30, 1e-17, 1e300])
+def test_extreme_beta(beta: float):
+    labels = np.array([[0.7, 0.2, 0.1], [1.0, 0.0, 0.0], [1 / 3] * 3])
+    prox = ufm.prox_logsumexp(labels, beta)
+    assert np.isfinite(prox.logits).all()
+    if beta < 1:
+        np.testing.assert_allclose(
+            prox.logits, beta * (labels - labels.mean(1, keepdims=True)), rtol=1e-12, atol=1e-16 * beta
+        )
+    else:
+        np.testing.assert_allclose(prox.probabilities, labels, atol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [1e39, 1e-60])
+def test_beta_beyond_float32_is_named(beta: float):
+    with pytest.raises(ValueError, match="beta"):
+        ufm.prox_logsumexp(torch.tensor([1.0, 0.0]), beta)

@@ -11,7 +11,7 @@ from ufm.targets import pair_labels
 
 
 def _beta_nodes(alpha: float, nodes: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-    rule = dirichlet_rule((alpha, alpha), nodes)
+    rule = dirichlet_rule(alpha, (1, 1), nodes)
     return rule.parts[:, 0], rule.weights
 
 
@@ -120,3 +120,20 @@ def test_bad_targets_are_named(labels: list, weights: list | None, extra: dict, 
 def test_bad_laws_are_named(make, named: str):
     with pytest.raises(ValueError, match=named):
         make()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_weights_of_zero_and_of_a_wrong_sum_are_refused_and_a_rounded_one_is_not():
+    labels = np.eye(2)
+    ufm.Targets(labels, np.array([0.5, 0.5 + 1e-9]))
+    for weights in ([0.5, 0.5 + 1e-6], [0.5, 0.4], [1.0, 0.0]):
+        with pytest.raises(ValueError, match="weights"):
+            ufm.Targets(labels, np.array(weights))
+
+
+def test_levels_count_every_class_once():
+    from ufm.targets import pair_levels
+
+    levels, counts = pair_levels(torch.tensor([0.25]), 7)
+    assert levels.tolist() == [[0.25, 0.75, 0.0]]
+    assert counts.tolist() == [[1.0, 1.0, 5.0]]

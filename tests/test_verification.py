@@ -11,7 +11,7 @@ from ufm import verification
 def test_everything_agrees_below_and_above_the_threshold(loss: str, decay: float):
     result = verification.verify(ufm.Mixup(4), 5, decay, decay, loss=loss, nodes=3)
     assert result.optimum.collapsed == (decay == 1.0)
-    assert len(result.checks) == 12
+    assert len(result.checks) == 16
     assert result.passed, [check for check in result.checks if not check.passed]
 
 
@@ -46,3 +46,15 @@ def test_bad_input_is_named():
         verification.verify(ufm.Mixup(5), 3, 0.02, 0.02)
     with pytest.raises(ValueError, match="^method"):
         verification.verify(ufm.Mixup(3), 3, 0.02, 0.02, methods=("guess",))
+    with pytest.raises(ValueError, match="^methods"):
+        verification.verify(ufm.Mixup(3), 3, 0.02, 0.02, methods=())
+
+
+def test_an_interruption_stops_the_verification(monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ufm.UFM, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        verification.verify(ufm.Mixup(3), 3, 0.02, 0.02)
+    assert not verification.Verification(ufm.joint_optimum(ufm.Mixup(3), 0.02, 0.02), {}, {}, []).passed

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ufm.arrays import check_choice
+from ufm.arrays import check_choice, to_tensor
 from ufm.storage import atomic_path
 from ufm.targets import pair_labels
 
@@ -49,6 +49,23 @@ class Activations:
     layers: dict[str, Tensor] = field(default_factory=dict)
     description: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raise ValueError, naming the array, for arrays that do not fit together or have impossible values."""
+        for name in ("features", "logits", "lam", "classifier"):
+            to_tensor(name, getattr(self, name), ndim=1 if name == "lam" else 2)
+        N, K, d = len(self.features), len(self.classifier), self.features.shape[1]
+        shapes = {"logits": (N, K), "class_a": (N,), "class_b": (N,), "lam": (N,), "classifier": (K, d), "bias": (K,)}
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != shape:
+                raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {shape}")
+        for name in ("class_a", "class_b"):
+            value = getattr(self, name)
+            if value.is_floating_point() or bool(((value < 0) | (value >= K)).any()):
+                raise ValueError(f"{name}: got {value.dtype} from {value.min()} to {value.max()}, expected 0..{K - 1}")
+        if bool(((self.lam < 0) | (self.lam > 1)).any()):
+            raise ValueError("lam: got values outside the interval, expected 0 <= lam <= 1")
+
     @property
     def labels(self) -> Float[Tensor, "N K"]:
         """The soft labels (N, K), in float64."""
@@ -61,13 +78,17 @@ class Activations:
         arrays |= {f"layer:{name}": value for name, value in self.layers.items()}
         metadata = {"format": _FORMAT, "description": json.dumps(self.description)}
         with atomic_path(path) as temporary:
-            save_file({name: value.contiguous() for name, value in arrays.items()}, temporary, metadata)
+            # Copies, because the format refuses arrays that share memory, as class_a and class_b may.
+            save_file(
+                {name: value.detach().clone().contiguous() for name, value in arrays.items()}, temporary, metadata
+            )
 
 
 def load(path: str | Path) -> Activations:
     """Return the activations saved at `path`; raise ValueError if it is missing, damaged or of another kind."""
     if not Path(path).is_file():
-        raise ValueError(f"file: got {str(path)!r}, which does not exist; expected a file written by Activations.save")
+        what = "is not a file" if Path(path).exists() else "does not exist"
+        raise ValueError(f"file: got {str(path)!r}, which {what}; expected a file written by Activations.save")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -79,12 +100,11 @@ def load(path: str | Path) -> Activations:
         raise ValueError(f"file: got {str(path)!r}, a safetensors file of another kind; expected format {_FORMAT}")
     layers = {name.removeprefix("layer:"): value for name, value in arrays.items() if name.startswith("layer:")}
     required = {name: arrays[name] for name in _ARRAYS}
-    return Activations(
-        **required,
-        bias=arrays.get("bias"),
-        layers=layers,
-        description=json.loads(metadata.get("description", "{}")),
-    )
+    try:
+        description = json.loads(metadata.get("description", "{}"))
+        return Activations(**required, bias=arrays.get("bias"), layers=layers, description=description)
+    except ValueError as error:
+        raise ValueError(f"file: got {str(path)!r}, whose content does not fit together ({error})") from error
 
 
 def record(
@@ -108,17 +128,21 @@ def record(
     batch at all.
     """
     modules = dict(model.named_modules())
+    if isinstance(layers, str):
+        raise ValueError(f"layers: got the string {layers!r}, expected a sequence of names")
     head = _find_classifier(model, classifier)
     for name in layers:
         check_choice("layers", name, tuple(modules))
-    calls: dict[str, list[Tensor]] = {name: [] for name in ("features", "logits", *layers)}
+    features: list[Tensor] = []
+    logits: list[Tensor] = []
+    outputs: dict[str, list[Tensor]] = {name: [] for name in layers}
 
     def store_head(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls["features"].append(inputs[0].detach().cpu())
-        calls["logits"].append(output.detach().cpu())
+        features.append(_at_least_float32(inputs[0]))
+        logits.append(_at_least_float32(output))
 
     handles = [head.register_forward_hook(store_head)]
-    handles += [modules[name].register_forward_hook(_appender(calls[name])) for name in layers]
+    handles += [modules[name].register_forward_hook(_appender(rows)) for name, rows in outputs.items()]
     modes = {module: module.training for module in model.modules()}
     buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
     pairs: list[MixedBatch] = []
@@ -128,10 +152,9 @@ def record(
             for batch in batches:
                 model(batch.inputs)
                 pairs.append(MixedBatch(torch.empty(0), batch.class_a.cpu(), batch.class_b.cpu(), batch.lam.cpu()))
-                if len(calls["features"]) != len(pairs):
-                    raise ValueError(
-                        "classifier: got a layer not called once per batch, expected the last linear layer"
-                    )
+                for name, rows in {"classifier": features, **outputs}.items():
+                    if len(rows) != len(pairs):
+                        raise ValueError(f"{name}: got a layer not called once per batch, expected one that is")
     finally:
         for handle in handles:
             handle.remove()
@@ -142,16 +165,15 @@ def record(
                 value.copy_(buffers[name])
     if not pairs:
         raise ValueError("batches: got none, expected at least one MixedBatch")
-    stacked = {name: torch.cat(values) for name, values in calls.items()}
     return Activations(
-        features=stacked.pop("features"),
-        logits=stacked.pop("logits"),
+        features=torch.cat(features),
+        logits=torch.cat(logits),
         class_a=torch.cat([batch.class_a for batch in pairs]),
         class_b=torch.cat([batch.class_b for batch in pairs]),
         lam=torch.cat([batch.lam for batch in pairs]),
-        classifier=head.weight.detach().cpu().clone(),
-        bias=None if head.bias is None else head.bias.detach().cpu().clone(),
-        layers=stacked,
+        classifier=_at_least_float32(head.weight).clone(),
+        bias=None if head.bias is None else _at_least_float32(head.bias).clone(),
+        layers={name: torch.cat(rows) for name, rows in outputs.items()},
         description={**(description or {}), "mode": "train" if train_mode else "eval"},
     )
 
@@ -161,6 +183,11 @@ def _appender(rows: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], None]:
         rows.append(output.detach().flatten(1).cpu())
 
     return hook
+
+
+def _at_least_float32(value: Tensor) -> Tensor:
+    # Half precision is widened: nothing that is computed later could use it.
+    return value.detach().to("cpu", torch.promote_types(value.dtype, torch.float32))
 
 
 def _find_classifier(model: nn.Module, classifier: str | nn.Linear | None) -> nn.Linear:

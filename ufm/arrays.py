@@ -66,6 +66,8 @@ def check_number(
     allowed += [f">= {minimum:g}"] if minimum > -math.inf else []
     allowed += [f"< {below:g}"] if below < math.inf else []
     message = f"{name}: got {value!r}, expected a finite number" + (" " + " and ".join(allowed) if allowed else "")
+    if isinstance(value, str | bytes | bool):
+        raise ValueError(message)
     try:
         number = float(value.detach() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError) as error:
@@ -75,10 +77,12 @@ def check_number(
     return number
 
 
-def check_integer(name: str, value: Any, *, minimum: int) -> int:
-    """Return `value` as an int if it is a whole number >= `minimum`; else raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise ValueError(f"{name}: got {value!r}, expected a whole number >= {minimum}")
+def check_integer(name: str, value: Any, *, minimum: int, maximum: int | None = None) -> int:
+    """Return `value` as an int if it is a whole number from `minimum` to `maximum`; else raise ValueError."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < minimum or (maximum is not None and value > maximum):
+        upper = "" if maximum is None else f" and <= {maximum}"
+        raise ValueError(f"{name}: got {value!r}, expected a whole number >= {minimum}{upper}")
     return int(value)
 
 

@@ -54,10 +54,12 @@ def certify(problem: UFM, classifier: Float[Array, "K d"], features: Float[Array
         raise ValueError(
             f"features: got shape {tuple(h.shape)}, expected (N, dim) = {(len(problem.targets), problem.dim)}"
         )
-    local = problem.to(w.device, w.dtype)
+    dtype = torch.promote_types(torch.promote_types(w.dtype, h.dtype), problem.targets.labels.dtype)
+    w, h = w.to(dtype=dtype), h.to(w.device, dtype)
+    local = problem.to(w.device, dtype)
     if local.classifier is not None and not torch.equal(to_tensor("classifier", local.classifier), w):
         raise ValueError("classifier: got a matrix that is not the problem's fixed classifier, expected that one")
-    return certify_evaluation(local, local.evaluate(w, local.targets.weights.sqrt().unsqueeze(-1) * h.to(w)))
+    return certify_evaluation(local, local.evaluate(w, local.targets.weights.sqrt().unsqueeze(-1) * h))
 
 
 def certify_evaluation(problem: UFM, evaluation: Evaluation) -> Certificate:

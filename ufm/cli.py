@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from ufm.console import parse
+
 if TYPE_CHECKING:
     from ufm.laws import Law
 
@@ -55,33 +57,39 @@ class Predict:
 
     def run(self) -> int:
         """Print the prediction."""
-        import numpy as np
-
         from ufm.arrays import to_tensor
+        from ufm.losses import get_loss
+        from ufm.targets import pair_levels
         from ufm.theory import joint_optimum
 
-        lam = to_tensor("lam", self.lam, ndim=1).numpy()
-        if not ((lam >= 0) & (lam <= 1)).all():
-            raise ValueError(f"lam: got {self.lam}, expected values in [0, 1]")
+        lam = to_tensor("lam", self.lam, ndim=1)
+        if not len(lam) or not bool(((lam >= 0) & (lam <= 1)).all()):
+            raise ValueError(f"lam: got {self.lam}, expected at least one value, all in [0, 1]")
         model = self.model
         optimum = joint_optimum(model.law(), model.weight_decay, model.feature_decay, model.loss, nodes=self.nodes)
-        K = optimum.num_classes
-        labels = np.zeros((len(lam), K))
-        labels[:, 0], labels[:, 1] = lam, 1 - lam
-        response = optimum.response(labels)
-        z, p = np.asarray(response.logits), np.asarray(response.probabilities)
-        rows = [
-            {
-                "lam": lam[i],
-                "width": z[i, 0] - z[i, 1],
-                "depth": (z[i, 0] + z[i, 1]) / 2 - z[i, 2] if K > 2 else None,
-                "p_a": p[i, 0],
-                "p_b": p[i, 1],
-                "p_0": p[i, 2] if K > 2 else None,
-                "feature_norm": float(np.linalg.norm(response.features[i])),
+        K, loss = optimum.num_classes, get_loss(model.loss)
+        levels, counts = pair_levels(lam, K)
+        levels = (1 - model.smoothing) * levels + model.smoothing / K
+        beta = float(optimum.beta)
+        z = loss.etf_logits(levels, beta, counts) if beta else 0 * levels
+        # The prediction is the label plus the residual, which is -z/beta; h = (K-1)/(K m^2) W^T z has this norm.
+        p = levels - z / beta if beta else 0 * levels + 1 / K
+        length = (counts * z.square()).sum(1).sqrt() * (
+            ((K - 1) / K) ** 0.5 / float(optimum.multiplier) if beta else 0.0
+        )
+        rows = []
+        for x, (za, zb, z0), (pa, pb, p0), norm in zip(*(t.tolist() for t in (lam, z, p, length)), strict=True):
+            depth, others = ((za + zb) / 2 - z0, p0) if K > 2 else (None, None)
+            row = {
+                "lam": x,
+                "width": za - zb,
+                "depth": depth,
+                "p_a": pa,
+                "p_b": pb,
+                "p_0": others,
+                "feature_norm": norm,
             }
-            for i in range(len(lam))
-        ]
+            rows.append(row)
         if self.json:
             _print_json({"optimum": asdict(optimum), "mixed": rows})
         else:
@@ -245,17 +253,15 @@ Command = (
 
 def main(args: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    command = tyro.cli(
-        Command,  # pyright: ignore[reportArgumentType]
-        prog="ufm",
-        description="Theory toolkit for unconstrained features models: closed forms, certified solvers, networks.",
-        args=args,
-    )
     try:
-        return command.run()
+        description = "Theory toolkit for unconstrained features models: closed forms, certified solvers, networks."
+        return parse(Command, prog="ufm", description=description, args=args).run()
     except ValueError as error:
         print(f"ufm: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("ufm: interrupted", file=sys.stderr)
+        return 130
 
 
 def _print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from ufm.arrays import Array, to_tensor
+from ufm.arrays import Array, check_integer, to_tensor
 from ufm.etf import nearest_etf
 
 
@@ -40,6 +40,8 @@ def neural_collapse(
     if k.shape != h.shape[:1] or w.shape[1] != h.shape[1]:
         shapes = f"{tuple(h.shape)}, {tuple(k.shape)}, {tuple(w.shape)}"
         raise ValueError(f"features, classes, classifier: got shapes {shapes}, expected (N, d), (N,), (K, d)")
+    if bool(((k < 0) | (k >= K)).any()) or k.is_floating_point():
+        raise ValueError(f"classes: got {k.dtype} from {k.min()} to {k.max()}, expected whole numbers in 0..{K - 1}")
     members = torch.nn.functional.one_hot(k.long(), K).to(h)
     sizes = members.sum(0)
     if not bool((sizes > 0).all()):
@@ -89,6 +91,9 @@ def channel_curve(
     N, K = z.shape
     if not a.shape == b.shape == coefficient.shape == (N,) or K < 3:
         raise ValueError(f"logits: got shape {(N, K)} for {len(a)} pairs, expected (N, K) with K >= 3, one row a pair")
+    check_integer("bins", bins, minimum=1)
+    if bool(((coefficient < 0) | (coefficient > 1)).any()):
+        raise ValueError("lam: got values outside the interval, expected 0 <= lam <= 1")
     mixed = a != b
     if not bool(mixed.any()):
         raise ValueError("class_a, class_b: got same-class pairs only, expected some of different classes")

@@ -16,7 +16,7 @@ from ufm.collapse import ChannelCurve, Collapse, channel_curve, lambda_bin, mult
 from ufm.etf import NearestETF, nearest_etf
 from ufm.laws import Law
 from ufm.problem import UFM
-from ufm.solvers import Solution, solve
+from ufm.solvers import Message, Solution, solve
 from ufm.special import prox_logsumexp
 from ufm.targets import Targets
 from ufm.theory import beta_from_classifier
@@ -45,17 +45,19 @@ class Score:
 class Comparison:
     """A network's activations held against the theory; see `compare`.
 
-    beta: fitted. beta_fit_free: implied by the classifier's size and weight decay alone, or None (no weight decay
-    given, or no optimum has such a classifier). slope: gamma of the fitted straight line z = gamma (y - 1/K).
-    multiplier: root mean squared row norm of the centred classifier. etf_error: relative distance of the classifier
-    to its nearest simplex ETF. feature_decay: lambda_H that beta and multiplier imply. samples: scored.
-    scores: one per prediction. curves: channel curves of the network and of each prediction.
+    beta: fitted. beta_at_edge: whether it lies at an end of the range that was searched, 1e-3 to 1e12: then no beta
+    fits, and the network is far from the theory. beta_fit_free: implied by the classifier's size and weight decay
+    alone, or None (no weight decay given, or no optimum has such a classifier). slope: gamma of the fitted straight
+    line z = gamma (y - 1/K). multiplier: root mean squared row norm of the centred classifier. etf_error: relative
+    distance of the classifier to its nearest simplex ETF. feature_decay: lambda_H that beta and multiplier
+    imply. samples: scored. scores: one per prediction. curves: channel curves of the network and of each prediction.
     collapse: measures of neural collapse of all same-class features, or None if a class has none.
     solver_error: largest difference of logits between closed form and direct solve for the nearest ETF, or None.
     solver_converged: whether every direct solve converged, or None.
     """
 
     beta: float
+    beta_at_edge: bool
     beta_fit_free: float | None
     slope: float
     multiplier: float
@@ -97,6 +99,8 @@ def compare(
     of the classifier, expectation convention. solver: whether to run the two direct solves. bins: of lambda.
     Raises ValueError if law and activations differ in the number of classes, K < 3, or there are too few samples.
     """
+    if not isinstance(law, Law):
+        raise ValueError(f"law: got {type(law).__name__}, expected a law such as Mixup(10)")
     K, d = activations.classifier.shape
     bins = check_integer("bins", bins, minimum=1)
     if law.num_classes != K:
@@ -143,6 +147,7 @@ def compare(
         scores.append(_score(name, parameters, logits[scored], predicted, cells))
     return Comparison(
         beta=beta,
+        beta_at_edge=min(abs(math.log(beta) - edge) for edge in _LOG_BETA_RANGE) < 1e-3,
         beta_fit_free=beta_fit_free,
         slope=slope,
         multiplier=multiplier,
@@ -202,7 +207,11 @@ def _solve_both(
 
     def run(w: Tensor) -> Solution:
         feature_decay = multiplier_of(w) ** 2 * K / ((K - 1) * beta)
-        return solve(UFM(Targets(labels), d, 0.0, feature_decay, classifier=w), tol=1e-9, max_iter=5000, device="cpu")
+        problem = UFM(Targets(labels), d, 0.0, feature_decay, classifier=w)
+        solution = solve(problem, tol=1e-9, max_iter=5000, device="cpu")
+        if solution.message is Message.INTERRUPTED:
+            raise KeyboardInterrupt
+        return solution
 
     return run(torch.as_tensor(etf.classifier)), run(classifier - classifier.mean(0))
 

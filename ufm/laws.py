@@ -86,7 +86,7 @@ class Mixup:
         priors = np.full(K, 1 / K) if self.priors is None else np.asarray(self.priors)
         labels, weights, pairs = [], [], []
         for sizes, count in self._patterns():
-            rule = dirichlet_rule(tuple(self.alpha * size for size in sizes), nodes)
+            rule = dirichlet_rule(self.alpha, sizes, nodes)
             # Two blocks of equal size have a symmetric law, so that each pair is needed in one order only.
             unordered = sizes == (1, 1)
             choices = itertools.combinations(range(K), 2) if unordered else itertools.permutations(range(K), len(sizes))
@@ -107,7 +107,7 @@ class Mixup:
         K = self.num_classes
         levels, counts, weights = [], [], []
         for sizes, count in self._patterns():
-            rule = dirichlet_rule(tuple(self.alpha * size for size in sizes), nodes, level)
+            rule = dirichlet_rule(self.alpha, sizes, nodes, level)
             parts, pi = rule.parts, rule.weights
             if sizes == (1, 1) and nodes is None and len(pi) % 2 == 0:
                 # The rule's second half mirrors the first.

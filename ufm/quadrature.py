@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import special
+from scipy import linalg
 from torch import Tensor
 
 from ufm.arrays import check_integer
@@ -26,15 +26,18 @@ class Rule:
     weights: Float[Tensor, "M"]
 
 
-def dirichlet_rule(shapes: tuple[float, ...], nodes: int | None, level: int = 5) -> Rule:
-    """Return a rule for Dirichlet(shapes), by stick-breaking into independent Beta laws.
+def dirichlet_rule(alpha: float, sizes: tuple[float, ...], nodes: int | None = None, level: int = 5) -> Rule:
+    """Return a rule for Dirichlet(alpha sizes), by stick-breaking into independent Beta laws.
 
-    shapes: b >= 1 positive parameters. nodes: of Gauss-Jacobi in each of the b - 1 dimensions; None for the continuous
-    rule at `level`, whose step is 2^-level. A single part is the constant 1, and infinite shapes give equal parts.
+    alpha: > 0. sizes: b >= 1 positive numbers. nodes: of Gauss-Jacobi in each of the b - 1 dimensions; None for the
+    continuous rule at `level`, whose step is 2^-level. A single part is the constant 1; infinite alpha gives
+    the parts sizes / sum(sizes). Raises ValueError for an alpha so small that nodes and ends fall together.
     """
     one = torch.ones(1, dtype=torch.float64)
-    if math.isinf(shapes[0]):
-        return Rule(torch.full((1, len(shapes)), 1 / len(shapes), dtype=torch.float64), one)
+    if math.isinf(alpha):
+        parts = torch.tensor([sizes], dtype=torch.float64)
+        return Rule(parts / parts.sum(), one)
+    shapes = [alpha * size for size in sizes]
     rest, weights, parts = one, one, []
     for i, shape in enumerate(shapes[:-1]):
         remaining = math.fsum(shapes[i + 1 :])
@@ -47,11 +50,28 @@ def dirichlet_rule(shapes: tuple[float, ...], nodes: int | None, level: int = 5)
 
 
 def _gauss(a: float, b: float, nodes: int) -> tuple[Tensor, Tensor]:
-    """Return Gauss-Jacobi nodes (x, 1 - x) and weights for Beta(a, b): exact for polynomials up to 2 nodes - 1."""
-    nodes = check_integer("nodes", nodes, minimum=1)
-    t, weights = special.roots_jacobi(nodes, b - 1, a - 1)
-    x = torch.from_numpy((1 + t) / 2)
-    return torch.stack([x, 1 - x], -1), torch.from_numpy(np.asarray(weights / weights.sum()))
+    """Return Gauss-Jacobi nodes (x, 1 - x) and weights for Beta(a, b): exact for polynomials up to 2 nodes - 1.
+
+    Source: G. H. Golub and J. H. Welsch, "Calculation of Gauss quadrature rules", Math. Comp. 23 (1969).
+    """
+    n = check_integer("nodes", nodes, minimum=1)
+    # Golub and Welsch: eigenvalues of the recurrence's tridiagonal matrix, which no parameter makes overflow.
+    p, q = b - 1, a - 1
+    k = np.arange(1, n, dtype=float)
+    middle = 2 * (k - 1) + (a + b)  # 2k + p + q, also where p and q have rounded to -1
+    diagonal = np.concatenate([[(a - b) / (a + b)], (q - p) * (q + p) / (middle * (middle + 2))])
+    # The first entry's general form is 0/0 for a + b = 1; its factors 1 + p + q cancel.
+    squares = np.full(n - 1, 4 * (a / (a + b)) * (b / (a + b)) / (a + b + 1))
+    k, middle = k[1:], middle[1:]
+    squares[1:] = 4 * k * (k + p) * (k + q) * (k + p + q) / (middle**2 * (middle + 1) * (middle - 1))
+    t, vectors = linalg.eigh_tridiagonal(diagonal, np.sqrt(squares))
+    x, weights = torch.from_numpy((1 + t) / 2), torch.from_numpy(vectors[0] ** 2)
+    if not (bool(((x > 0) & (x < 1)).all()) and bool((weights > 0).all())):
+        raise ValueError(
+            f"alpha, nodes: got Beta({a:g}, {b:g}) with {n} nodes, which fall together with the ends of the interval, "
+            "expected less extreme ones; the continuous law, nodes=None, has no such limit"
+        )
+    return torch.stack([x, 1 - x], -1), weights / weights.sum()
 
 
 def _double_exponential(a: float, b: float, level: int) -> tuple[Tensor, Tensor]:

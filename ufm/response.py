@@ -126,7 +126,7 @@ class _ArgMin(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
         w, b, y, decay, h = ctx.saved_tensors
         z = h @ w.T + b
-        adjoint = -torch.linalg.solve(_hessian(ctx.loss, z, w, decay), grad.unsqueeze(-1)).squeeze(-1)
+        adjoint = -_solve_hessian(ctx.loss, z, w, decay, grad)
         logit_adjoint = ctx.loss.hessian_product(z, (adjoint @ w.T).unsqueeze(-1)).squeeze(-1)
         return (
             ctx.loss.residual(z, y).T @ adjoint + logit_adjoint.T @ h,
@@ -141,6 +141,18 @@ def _hessian(loss: Loss, z: Tensor, a: Tensor, decay: Tensor) -> Tensor:
     """Return the Hessian (N, r, r) of loss(A g + b, y) + (decay/2) ||g||^2 at logits z."""
     identity = torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
     return a.T @ loss.hessian_product(z, a) + decay * identity
+
+
+def _solve_hessian(loss: Loss, z: Tensor, w: Tensor, decay: Tensor, grad: Tensor) -> Tensor:
+    """Return Hessian^-1 grad for each row, by systems of the smaller of the sizes d and K."""
+    K, d = w.shape
+    if d <= K:
+        return torch.linalg.solve(_hessian(loss, z, w, decay), grad.unsqueeze(-1)).squeeze(-1)
+    # (lambda + W^T M W)^-1 g = (g - W^T (lambda + M W W^T)^-1 M W g) / lambda, with M the Hessian in the logits.
+    identity = torch.eye(K, dtype=w.dtype, device=w.device)
+    system = decay * identity + loss.hessian_product(z, w @ w.T)
+    right = loss.hessian_product(z, (grad @ w.T).unsqueeze(-1))
+    return (grad - torch.linalg.solve(system, right).squeeze(-1) @ w) / decay
 
 
 def _newton(a: Tensor, b: Tensor, y: Tensor, decay: Tensor, loss: Loss) -> Tensor:

@@ -119,8 +119,10 @@ def prox_logsumexp(
             "expected (..., K), (...), (..., K)"
         ) from error
     check_labels(y if c is None else y * c)
-    if not bool((b > 0).all()):
-        raise ValueError(f"beta: got {b.min().item():g}, expected positive numbers")
+    if not bool(((b > 0) & torch.isfinite(b)).all()):
+        raise ValueError(
+            f"beta: got {beta if b.ndim == 0 else b.min().item()!r}, expected positive numbers within {b.dtype}"
+        )
     z = prox_logits(y.expand(shape), b.expand(shape[:-1]), None if c is None else c.expand(shape))
     return in_kind(_finish(z, y, b.unsqueeze(-1), c), labels, beta)
 

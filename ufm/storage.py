@@ -1,14 +1,12 @@
 """Files that are either complete or absent: written under a temporary name, then renamed."""
 
 import json
+import math
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 
 @contextmanager
@@ -16,15 +14,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, renamed to it if the block succeeds and removed if it does not."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    # One name per target, so that what a killed run leaves is overwritten by the next and does not pile up.
+    temporary = target.with_name(f".part.{target.name}")
     try:
         yield temporary
-        # mkstemp makes the file private; a result is as readable as any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -46,8 +41,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):  # NumPy arrays and numbers, and tensors without importing torch
         return _plain(value.tolist())
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

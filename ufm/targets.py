@@ -13,9 +13,9 @@ from ufm.arrays import Array, check_labels, to_tensor
 class Targets:
     """Weighted soft labels, one row each. Arrays are stored as tensors.
 
-    labels (N, K): rows on the simplex. weights (N,): probabilities of the rows; positive, summing to one; equal
-    when not given. class_a, class_b (N,) and lam (N,): for pair laws, the two classes and the weight of the first
-    (the same class twice with lam = 1 for an unmixed label).
+    labels (N, K): rows on the simplex, divided by their sums. weights (N,): probabilities of the rows; positive,
+    summing to one; equal when not given. class_a, class_b (N,) and lam (N,): for pair laws, the two classes and the
+    weight of the first (the same class twice with lam = 1 for an unmixed label).
     Raises ValueError for labels off the simplex, or weights that are not positive or do not sum to one.
     """
 
@@ -36,6 +36,7 @@ class Targets:
         """Convert and check the arrays."""
         y = to_tensor("labels", labels, ndim=2)
         check_labels(y)
+        y = y / y.sum(1, keepdim=True)
         w = torch.full_like(y[:, 0], 1 / len(y)) if weights is None else to_tensor("weights", weights, ndim=1)
         if w.shape != y.shape[:1]:
             raise ValueError(f"weights: got shape {tuple(w.shape)}, expected {tuple(y.shape[:1])}")

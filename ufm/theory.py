@@ -29,6 +29,7 @@ Scalar = float | Float[Tensor, ""]
 _LEVELS = range(4, 10)
 _QUADRATURE_TOLERANCE = 1e-12
 _MAX_ROOT_STEPS = 200
+_LARGEST_LOG_BETA = 690.0
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,8 @@ def _decreasing_root(function: Callable[[float], tuple[float, float]], start: fl
             guess = (low + high) / 2 if bounded else t + (4.0 if value >= 0 else -4.0)
         # A long jump on a flat stretch says nothing about where the root is.
         guess = min(max(guess, t - 20.0), t + 20.0)
+        if guess > _LARGEST_LOG_BETA:
+            raise ValueError("weight_decay, feature_decay, multiplier: got values so small that beta overflows")
         if high - low <= 1e-15 * max(1.0, abs(t)):
             return guess
         t = guess

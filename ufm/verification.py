@@ -11,7 +11,7 @@ from ufm.etf import simplex_etf
 from ufm.laws import Law
 from ufm.problem import UFM
 from ufm.response import fixed_classifier
-from ufm.solvers import Solution, solve
+from ufm.solvers import Message, Solution, solve
 from ufm.theory import JointOptimum, joint_optimum
 
 # What agreement means: relative to the objective, and to the largest logit or entry of the Gram matrix.
@@ -49,8 +49,8 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed."""
-        return all(check.passed for check in self.checks)
+        """Whether every check passed, and there was one."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
 
 
 def verify(
@@ -72,11 +72,15 @@ def verify(
 
     Two problems: the classifier fixed to the simplex ETF of the optimal multiplier (multiplier 1 if the optimum is
     zero), and the classifier free. The solver knows nothing of the closed form. Arguments as in `UFM`, `solve` and
-    `joint_optimum`; dim >= K-1.
+    `joint_optimum`; dim >= K-1. Distances from the optimum are about tol over the penalties, so that penalties far
+    below 1e-5 need a smaller tol than the default to pass.
+    Raises ValueError for bad arguments, and KeyboardInterrupt if a solve is interrupted.
     """
     K = law.num_classes
     check_integer("dim", dim, minimum=K - 1)
     check_number("tol", tol, above=0)
+    if not methods:
+        raise ValueError("methods: got none, expected at least one")
     optimum = joint_optimum(law, weight_decay, feature_decay, loss, nodes=nodes)
     targets = law.targets(nodes)
     etf = simplex_etf(K, dim, float(optimum.multiplier) or 1.0, generator=torch.Generator().manual_seed(seed))
@@ -91,9 +95,12 @@ def verify(
     for kind, problem, logits in (("fixed", fixed, fixed_logits), ("free", free, free_logits)):
         for method in methods:
             solution = solve(problem, method, tol=tol, max_iter=max_iter, seed=seed, device=device, progress=progress)
+            if solution.message is Message.INTERRUPTED:
+                raise KeyboardInterrupt
             solutions[kind, method] = solution
             logit_errors[kind, method] = _error(solution.logits, logits)
             name = f"{kind} classifier, {method}"
+            checks.append(Check(f"{name}: gradient norm", solution.gradient_norm, tol))
             checks.append(Check(f"{name}: certified gap / objective", _gap(solution), GAP_LIMIT))
             checks.append(Check(f"{name}: logits against closed form", logit_errors[kind, method], LOGIT_LIMIT))
             if kind == "free":

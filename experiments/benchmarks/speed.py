@@ -145,8 +145,8 @@ def main() -> int:
         "load_average": os.getloadavg()[0],
         "dense": [
             dense(N // config.shrink, K, beta, config.repeats)
-            for N, K in ((100_000, 10), (10_000, 1000))
-            for beta in (1e1, 1e3, 1e6)
+            for N, K, betas in ((100_000, 10, (1e1, 1e3, 1e6)), (10_000, 1000, (1e1, 1e3)))
+            for beta in betas
         ],
         "orbits": [orbits(K, config.repeats) for K in (10, 10**3, 10**6)],
         "versions": {"torch": torch.__version__, "numpy": np.__version__},

@@ -53,7 +53,8 @@ class Solution:
     """The result of a solve. Arrays are tensors on the device that was computed on.
 
     classifier (K, d), features (N, d): the point. objective: F there. gradient_norm: as in `Certificate`.
-    certificate: what is proved about it. converged: whether the gradient norm reached tol. message: why it ended.
+    certificate: what is proved about it. converged: whether the gradient norm reached tol. message: why it ended. Where
+    it did not converge, the point is the one of the lowest objective, and the last entry of the history belongs to it.
     iterations, seconds: what it took. history: recorded values.
     """
 
@@ -102,15 +103,18 @@ def solve(
     tol = check_number("tol", (1e-10 if dtype == torch.float64 else 1e-5) if tol is None else tol, above=0)
     max_iter = check_integer("max_iter", max_iter, minimum=0)
     record = check_integer("record", record, minimum=0)
+    check_integer("seed", seed, minimum=0, maximum=2**63 - 1)
     local = problem.to(_device(device), dtype)
     variables = _Variables(local)
     recorder = _Recorder(local, variables)
 
-    iteration, state, best, message = -1, None, None, Message.STALLED
+    iteration, state, message = -1, None, Message.STALLED
+    best, best_iteration = None, -1
     try:
         with progress_bar(max_iter, method, unit="iterations", enabled=progress) as bar:
             for iteration, state in enumerate(METHODS[method](variables.function, variables.start(seed))):
-                best = state if best is None or state.gradient_norm <= best.gradient_norm else best
+                if best is None or not state.objective > best.objective:
+                    best, best_iteration = state, iteration
                 if not np.isfinite(state.objective) or not np.isfinite(state.gradient_norm):
                     message = Message.NOT_FINITE
                 elif state.gradient_norm <= tol:
@@ -128,8 +132,9 @@ def solve(
         message = Message.INTERRUPTED
     if best is None or state is None:
         raise KeyboardInterrupt
+    iterations = iteration
     if message is not Message.CONVERGED:
-        state = best
+        state, iteration = best, best_iteration
     certificate = recorder.add(iteration, state)
     classifier, scaled = variables.unpack(state.point)
     return Solution(
@@ -140,7 +145,7 @@ def solve(
         certificate=certificate,
         converged=message is Message.CONVERGED,
         message=message,
-        iterations=iteration,
+        iterations=iterations,
         seconds=recorder.seconds(),
         history=recorder.history(),
     )
@@ -149,10 +154,14 @@ def solve(
 def _device(device: torch.device | str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    message = f"device: got {device!r}, expected 'auto', 'cpu' or an available device"
     try:
-        return torch.empty(0, device=device).device
+        found = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: got {device!r}, expected 'auto', 'cpu' or an available device") from error
+        raise ValueError(message) from error
+    if found.type == "meta":
+        raise ValueError(message)
+    return found
 
 
 class _Variables:

@@ -1,0 +1,28 @@
+"""Parsing of command lines: tyro's, with every complaint on one line."""
+
+import contextlib
+import io
+import itertools
+from typing import Any
+
+import tyro
+
+
+def parse(form: Any, *, prog: str, description: str | None = None, args: list[str] | None = None) -> Any:
+    """Return the command line as an instance of `form`, a dataclass or a union of them.
+
+    prog, description: as in the help. args: the words; those of the process by default.
+    Raises ValueError with what the parser has against the words, in one line; exits after printing help.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(form, prog=prog, description=description, args=args)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        # The parser draws a box: up to the first rule inside it is the complaint, the rest is help.
+        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()[1:]]
+        said = itertools.takewhile(lambda line: not line.startswith(("──", "╰")), lines)
+        message = " ".join(said).removeprefix("Value error: ")
+        raise ValueError(f"{message} (see --help)") from end
