@@ -129,8 +129,10 @@ def test_a_narrow_triangle_is_no_line_and_three_coordinates_are_not_needed():
     thin = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 1e-5]])
     corners = ufm.classifier_plane(thin).project(thin)
     assert np.linalg.norm(corners[0] - corners[1]) == pytest.approx(1)
-    with pytest.raises(ValueError, match="rows"):
-        ufm.classifier_plane(np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 1e-8]]))
+    for size in (1e-4, 1.0, 1e4):  # the cut-off is relative
+        assert ufm.classifier_plane(size * thin).project(size * thin).shape == (3, 2)
+        with pytest.raises(ValueError, match="rows"):
+            ufm.classifier_plane(size * np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 1e-8]]))
     with pytest.raises(ValueError, match="rows"):
         ufm.classifier_plane(np.ones((3, 1)))
 

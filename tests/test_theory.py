@@ -184,6 +184,14 @@ def test_beta_from_classifier_inverts_the_joint_optimum(K: int, alpha: float, de
         assert found == pytest.approx(optimum.beta, rel=1e-9)
 
 
+def test_beta_from_a_small_classifier():
+    optimum = ufm.joint_optimum(ufm.Mixup(10), 1e-5, 1e-8)
+    assert optimum.multiplier < 0.5
+    assert ufm.beta_from_classifier(ufm.Mixup(10), 1e-5, float(optimum.multiplier)) == pytest.approx(
+        optimum.beta, rel=1e-9
+    )
+
+
 def test_beta_from_classifier_refuses_what_no_optimum_has():
     with pytest.raises(ValueError, match="multiplier"):
         ufm.beta_from_classifier(ufm.Mixup(10), 0.1, 100.0)

@@ -9,15 +9,15 @@ run with -x: a failure, an error or a time-out kills it. Survivors are listed wi
 
 import ast
 import copy
+import json
 import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,10 @@ def survives(tree: Path, module: str, mutated: str, timeout: float) -> bool:
 def main() -> int:
     """Draw the mutants, run the tests on each, print and write what survived."""
     config = tyro.cli(Config, description=__doc__)
-    rows, begin = {}, time.perf_counter()
+    # Modules measured earlier with the same draw stay in the result file.
+    drawn_alike = {"per_module": config.per_module, "seed": config.seed}
+    earlier = json.loads(Path(config.out).read_text(encoding="utf-8")) if Path(config.out).exists() else {}
+    rows = earlier.get("modules", {}) if earlier.get("draw") == drawn_alike else {}
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         ignore = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__")
@@ -133,8 +136,8 @@ def main() -> int:
             print(f"{module}: {len(drawn) - len(survivors)} of {len(drawn)} killed", flush=True)
             total = sum(row["drawn"] for row in rows.values())
             killed = total - sum(len(row["survivors"]) for row in rows.values())
-            result = {"config": asdict(config), "modules": rows, "killed": killed, "drawn": total}
-            result |= {"fraction": killed / total, "seconds": time.perf_counter() - begin}
+            result = {"draw": drawn_alike, "modules": rows, "killed": killed, "drawn": total}
+            result["fraction"] = killed / total
             write_json(Path(config.out), result)
     return 0
 
