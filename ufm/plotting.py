@@ -45,7 +45,7 @@ class PlanarPanel:
 def planar_figure(panels: Sequence[PlanarPanel], class_names: Sequence[str] = ("0", "1", "2")) -> Figure:
     """Return the features of three classes in the plane of their classifier rows, one panel each, one lambda scale."""
     everything = np.concatenate([points for panel in panels for points in (panel.mixed, panel.same)])
-    reach = 0.95 * float(np.linalg.norm(everything, axis=1).max())
+    reach = float(np.linalg.norm(everything, axis=1).max())
     low, high = (1.08 * bound(everything, axis=0) for bound in (np.min, np.max))
     low, high = np.minimum(low, (-reach, -0.6 * reach)), np.maximum(high, (reach, 1.15 * reach))
     with style():
@@ -67,7 +67,7 @@ def _planar_axes(axis: Axes, panel: PlanarPanel, class_names: Sequence[str], rea
     for name, row in zip(class_names, panel.rows, strict=True):
         direction = row / np.linalg.norm(row)
         axis.plot(*(reach * np.outer([0, 1], direction)).T, color="0.75", linewidth=0.8, zorder=0)
-        axis.annotate(f"$w_{{{name}}}$", 1.07 * reach * direction, ha="center", va="center")
+        axis.annotate(f"$w_{{{name}}}$", 1.08 * reach * direction, ha="center", va="center")
     axis.scatter(*panel.same.T, s=9, marker="x", linewidths=0.6, color="0.35", label="same class", zorder=1)
     points = axis.scatter(
         *panel.mixed.T, s=5, c=panel.lam, vmin=0, vmax=1, linewidths=0, alpha=0.9, label="different classes", zorder=2
