@@ -77,3 +77,8 @@ def test_committed_results_keep_what_is_claimed():
     worst = json.loads((RESULTS / "joint" / "joint.json").read_text())["worst"]
     assert worst["relative_difference"] < 1e-12
     assert worst["gram_difference"] < 1e-6
+    mutants = json.loads((RESULTS / "mutation" / "mutation.json").read_text())
+    survivors = sum(len(module["survivors"]) for module in mutants["modules"].values())
+    assert mutants["killed"] == mutants["drawn"] - survivors >= 0.9 * mutants["drawn"]
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"{mutants['killed']} of {mutants['drawn']}" in readme
