@@ -190,3 +190,21 @@ def test_extreme_beta(beta: float):
 def test_beta_beyond_float32_is_named(beta: float):
     with pytest.raises(ValueError, match="beta"):
         ufm.prox_logsumexp(torch.tensor([1.0, 0.0]), beta)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_compiled_kernels_agree_to_rounding():
+    rng = np.random.default_rng(0)
+    try:
+        for K in (2, 10, 300):
+            rows = [rng.dirichlet(np.full(K, 0.3), 50), np.eye(K)[:2], np.full((1, K), 1 / K)]
+            y = torch.from_numpy(np.concatenate(rows))
+            for beta in (1e-8, 1.0, 1e4, 1e12):
+                eager = ufm.prox_logsumexp(y, beta).logits
+                ufm.compile_kernels()
+                fused = ufm.prox_logsumexp(y, beta).logits
+                ufm.compile_kernels(enabled=False)
+                torch.testing.assert_close(fused, eager, rtol=1e-12, atol=2e-14 * min(beta, 1.0))
+    finally:
+        ufm.compile_kernels(enabled=False)

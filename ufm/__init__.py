@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ufm.response import Response, fixed_classifier
     from ufm.shape import Channel, amplification, channel, length_ratio, limit_shape
     from ufm.solvers import History, Message, Solution, solve
-    from ufm.special import Prox, prox_logsumexp, wright_omega
+    from ufm.special import Prox, compile_kernels, prox_logsumexp, wright_omega
     from ufm.targets import Orbits, Targets
     from ufm.theory import JointOptimum, beta_for_confidence, beta_from_classifier, joint_optimum, penalty_product
 
@@ -39,7 +39,7 @@ _MODULES = {
     "ufm.response": ("Response", "fixed_classifier"),
     "ufm.shape": ("Channel", "amplification", "channel", "length_ratio", "limit_shape"),
     "ufm.solvers": ("History", "Message", "Solution", "solve"),
-    "ufm.special": ("Prox", "prox_logsumexp", "wright_omega"),
+    "ufm.special": ("Prox", "compile_kernels", "prox_logsumexp", "wright_omega"),
     "ufm.targets": ("Orbits", "Targets"),
     "ufm.theory": (
         "JointOptimum",
@@ -87,6 +87,7 @@ __all__ = [
     "channel_curve",
     "classifier_plane",
     "compare",
+    "compile_kernels",
     "confidence",
     "entropy",
     "fixed_classifier",

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ufm.arrays import Array, check_labels, in_kind, to_tensor
+from ufm.kernels import Kernels
 
 _MAX_NEWTON_STEPS = 100
 # omega(x) is exp(x) to rounding below this.
@@ -143,6 +144,19 @@ def _total(x: Tensor, c: Tensor | None) -> Tensor:
     return (x if c is None else c * x).sum(-1, keepdim=True)
 
 
+_kernels: Kernels | None = None
+
+
+def compile_kernels(*, enabled: bool = True) -> None:
+    """Use fused kernels, made by torch.compile, for dense labels from now on; or stop using them.
+
+    The numbers agree to rounding. It pays for many classes and many rows; the first call then takes some twenty
+    seconds and needs a C++ compiler (on a GPU: Triton).
+    """
+    global _kernels  # noqa: PLW0603
+    _kernels = Kernels() if enabled else None
+
+
 class _Prox(torch.autograd.Function):
     """z(y, beta), differentiated through (I + beta (diag p - p p^T)) dz = beta dy + (y - p) dbeta."""
 
@@ -218,6 +232,16 @@ def _solve_block(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> None:
     logits z = v - tau to sum to zero, rather than omega to sum to beta, cancels the large beta analytically. The last
     step is applied to the logits to first order, which removes the rounding of tau from them.
     """
+    if _kernels is not None and c is None:
+        z.copy_(_kernels.solve(y, b))
+    else:
+        _solve_eagerly(y, b, c, z)
+    flat = ((z if c is None else c.clamp(max=1.0) * z).abs() < _FLAT).all(-1)
+    if bool(flat.any()):
+        z[flat] = _refine_flat(y[flat], b[flat], None if c is None else c[flat], z[flat])
+
+
+def _solve_eagerly(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> None:
     count = y.shape[-1] if c is None else c.sum(-1, keepdim=True)
     scaled = b * y
     # By Jensen's inequality tau <= log(beta/K), and omega(x) <= log(1 + e^x): both starts are on the right.
@@ -240,9 +264,6 @@ def _solve_block(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> None:
     logits = _logits(scaled, tau, v, omega)
     slope = omega.div_(omega + 1)
     torch.addcmul(logits, slope, _total(logits, c) / _total(slope, c), value=-1, out=z)
-    flat = ((z if c is None else c.clamp(max=1.0) * z).abs() < _FLAT).all(-1)
-    if bool(flat.any()):
-        z[flat] = _refine_flat(y[flat], b[flat], None if c is None else c[flat], z[flat])
 
 
 def _refine_flat(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> Tensor:

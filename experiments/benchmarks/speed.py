@@ -95,6 +95,9 @@ def dense(N: int, K: int, beta: float, repeats: int) -> dict[str, float]:
     b = torch.full((N,), beta, dtype=y.dtype)
     closed = median_seconds(lambda: ufm.prox_logsumexp(y, beta), repeats)
     kernel = median_seconds(lambda: prox_logits(y, b), repeats)
+    ufm.compile_kernels()
+    compiled = median_seconds(lambda: prox_logits(y, b), repeats)
+    ufm.compile_kernels(enabled=False)
     softmax = median_seconds(lambda: torch.softmax(y, 1), repeats)
     some = labels[:_SCIPY_ROWS]
     rows = median_seconds(lambda: scipy_rows(some, beta), 3) / len(some) * N
@@ -111,7 +114,9 @@ def dense(N: int, K: int, beta: float, repeats: int) -> dict[str, float]:
         "seconds_softmax": softmax,
         "seconds_scipy_rows_extrapolated": rows,
         "seconds_lbfgs": lbfgs,
+        "seconds_compiled": compiled,
         "times_softmax": closed / softmax,
+        "times_softmax_compiled": compiled / softmax,
         "times_softmax_unchecked": kernel / softmax,
         "faster_than_scipy_rows": rows / closed,
         "faster_than_lbfgs": lbfgs / closed,
