@@ -67,6 +67,8 @@ class DemoConfig:
 
 def main() -> int:
     """Run the demo from the command line and return its exit status."""
+    # So small a network gains little from a second thread, and loses much where the threads have to share their cores.
+    torch.set_num_threads(1)
     try:
         return run(parse(DemoConfig, prog="python -m experiments.demo", description=__doc__))
     except (ValueError, OSError) as error:
@@ -81,8 +83,6 @@ def run(config: DemoConfig, *, progress: bool = True) -> int:
     """Run the demo, write everything to `config.out`, and return the exit status."""
     out, begin = Path(config.out), time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    # So small a network gains little from a second thread, and loses much where the threads have to share their cores.
-    torch.set_num_threads(1)
     law = ufm.Mixup(_NUM_CLASSES, config.train.alpha)
 
     print("1/5  theory and direct solver: gradient descent and L-BFGS, classifier fixed and free")
