@@ -19,9 +19,20 @@ if TYPE_CHECKING:
     from ufm.relaxation import Relaxation, nuclear_norm_optimum
     from ufm.response import Response, fixed_classifier
     from ufm.shape import Channel, amplification, channel, length_ratio, limit_shape
-    from ufm.solvers import History, Message, Solution, solve
+    from ufm.solvers import (
+        LBFGS,
+        Adam,
+        GradientDescent,
+        History,
+        Message,
+        Momentum,
+        Newton,
+        Solution,
+        load_solution,
+        solve,
+    )
     from ufm.special import Prox, compile_kernels, prox_logsumexp, wright_omega
-    from ufm.targets import Orbits, Targets
+    from ufm.targets import Orbits, PairTargets, Targets
     from ufm.theory import JointOptimum, beta_for_confidence, beta_from_classifier, joint_optimum, penalty_product
 
 __version__ = "0.1.0"
@@ -38,9 +49,20 @@ _MODULES = {
     "ufm.relaxation": ("Relaxation", "nuclear_norm_optimum"),
     "ufm.response": ("Response", "fixed_classifier"),
     "ufm.shape": ("Channel", "amplification", "channel", "length_ratio", "limit_shape"),
-    "ufm.solvers": ("History", "Message", "Solution", "solve"),
+    "ufm.solvers": (
+        "Adam",
+        "GradientDescent",
+        "History",
+        "LBFGS",
+        "Message",
+        "Momentum",
+        "Newton",
+        "Solution",
+        "load_solution",
+        "solve",
+    ),
     "ufm.special": ("Prox", "compile_kernels", "prox_logsumexp", "wright_omega"),
-    "ufm.targets": ("Orbits", "Targets"),
+    "ufm.targets": ("Orbits", "PairTargets", "Targets"),
     "ufm.theory": (
         "JointOptimum",
         "beta_for_confidence",
@@ -53,6 +75,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Activations",
+    "Adam",
     "Calibration",
     "Certificate",
     "Channel",
@@ -61,15 +84,20 @@ __all__ = [
     "Comparison",
     "CustomLaw",
     "CutMix",
+    "GradientDescent",
     "History",
     "JointOptimum",
+    "LBFGS",
     "LabelSmoothing",
     "Law",
     "Message",
     "MixedBatch",
     "Mixup",
+    "Momentum",
     "NearestETF",
+    "Newton",
     "Orbits",
+    "PairTargets",
     "Plane",
     "Prox",
     "Relaxation",
@@ -96,6 +124,7 @@ __all__ = [
     "length_ratio",
     "limit_shape",
     "load",
+    "load_solution",
     "nearest_etf",
     "neural_collapse",
     "nuclear_norm_optimum",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ufm.arrays import Array, check_choice, check_integer, check_number, to_tensor
 from ufm.quadrature import dirichlet_rule
-from ufm.targets import Orbits, Targets
+from ufm.targets import Orbits, PairTargets, Targets
 
 _DEFAULT_LEVEL = 5
 _PAIRS = ("all", "same", "different")
@@ -82,9 +82,27 @@ class Mixup:
         degree 2 nodes - 1 as the continuous law does. For two ways class_a, class_b and lam are set, each pair once
         with a < b (its law is symmetric in lambda), pair by pair, lambda running fastest.
         """
+        labels, weights, pairs = [], [], []
+        for classes, parts, pi in self._choices(nodes):
+            labels.append(parts.new_zeros(len(parts), self.num_classes).scatter_(1, classes, parts))
+            weights.append(pi)
+            pairs.append((classes[:, 0], classes[:, -1], parts[:, 0]))
+        pi = torch.cat(weights)
+        columns = (torch.cat(column) for column in zip(*pairs, strict=True)) if self.ways == 2 else (None, None, None)
+        return Targets(torch.cat(labels), pi / pi.sum(), *columns)
+
+    def pair_targets(self, nodes: int = 16) -> PairTargets:
+        """Return the same targets, in the same order, as classes and coefficients; for two ways only."""
+        if self.ways != 2:
+            raise ValueError(f"ways: got {self.ways}, expected 2 for targets that are pairs")
+        columns = [(c[:, 0], c[:, -1], parts[:, 0], pi) for c, parts, pi in self._choices(nodes)]
+        a, b, lam, pi = (torch.cat(column) for column in zip(*columns, strict=True))
+        return PairTargets(self.num_classes, a.int(), b.int(), lam, pi / pi.sum())
+
+    def _choices(self, nodes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield classes (n, blocks), their coefficients (n, blocks) and probabilities (n,), pattern by pattern."""
         K = self.num_classes
         priors = np.full(K, 1 / K) if self.priors is None else np.asarray(self.priors)
-        labels, weights, pairs = [], [], []
         for sizes, count in self._patterns():
             rule = dirichlet_rule(self.alpha, sizes, nodes)
             # Two blocks of equal size have a symmetric law, so that each pair is needed in one order only.
@@ -92,14 +110,8 @@ class Mixup:
             choices = itertools.combinations(range(K), 2) if unordered else itertools.permutations(range(K), len(sizes))
             classes = torch.tensor(list(choices)).reshape(-1, len(sizes))
             probability = count * (1 + unordered) * np.prod(priors[classes.numpy()] ** np.array(sizes), axis=1)
-            repeated = classes.repeat_interleave(len(rule.weights), 0)
-            parts = rule.parts.repeat(len(classes), 1)
-            labels.append(torch.zeros(len(parts), K, dtype=parts.dtype).scatter_(1, repeated, parts))
-            weights.append((torch.from_numpy(probability)[:, None] * rule.weights).reshape(-1))
-            pairs.append((repeated[:, 0], repeated[:, -1], parts[:, 0]))
-        pi = torch.cat(weights)
-        columns = (torch.cat(column) for column in zip(*pairs, strict=True)) if self.ways == 2 else (None, None, None)
-        return Targets(torch.cat(labels), pi / pi.sum(), *columns)
+            pi = (torch.from_numpy(probability)[:, None] * rule.weights).reshape(-1)
+            yield classes.repeat_interleave(len(rule.weights), 0), rule.parts.repeat(len(classes), 1), pi
 
     def orbits(self, nodes: int | None = 64, *, level: int = _DEFAULT_LEVEL) -> Orbits:
         """Return one label per way in which drawn classes can coincide, and node; see `Law.orbits`."""
@@ -160,6 +172,12 @@ class Unmixed:
         pi = one / K if self.priors is None else torch.tensor(self.priors, dtype=torch.float64)
         return Targets(torch.eye(K, dtype=torch.float64), pi, same, same.clone(), one)
 
+    def pair_targets(self, nodes: int = 1) -> PairTargets:
+        """Return the same targets as classes and coefficients."""
+        written = self.targets()
+        same = torch.arange(self.num_classes)
+        return PairTargets(self.num_classes, same, same, torch.ones_like(written.weights), written.weights)
+
     def orbits(self, nodes: int | None = 1, *, level: int = 0) -> Orbits:
         """Return the one orbit of the unmixed label."""
         _refuse_priors(self.priors)
@@ -202,6 +220,13 @@ class LabelSmoothing:
         """Return the smoothed targets of the law; class_a, class_b and lam stay those of the unsmoothed label."""
         base = self._law.targets(nodes)
         return Targets(self._smooth(base.labels), base.weights, base.class_a, base.class_b, base.lam)
+
+    def pair_targets(self, nodes: int = 16) -> PairTargets:
+        """Return the same targets as classes and coefficients, for a law of pairs."""
+        if not isinstance(self._law, Mixup | Unmixed):
+            raise ValueError(f"law: got {type(self._law).__name__}, expected a law of pairs")
+        base = self._law.pair_targets(nodes)
+        return PairTargets(base.num_classes, base.class_a, base.class_b, base.lam, base.weights, self.smoothing)
 
     def orbits(self, nodes: int | None = 64, *, level: int = _DEFAULT_LEVEL) -> Orbits:
         """Return the smoothed orbits of the law."""

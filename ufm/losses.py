@@ -5,6 +5,7 @@ Each loss is convex in the logits and unchanged when the classes are permuted. S
 as much as its distinct values.
 """
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,6 +14,18 @@ from torch import Tensor
 
 from ufm.arrays import check_choice
 from ufm.special import adjoint, prox_logits
+
+
+class Curvature(Protocol):
+    """The Hessian S of a loss in the logits, at a batch of points (n, K)."""
+
+    def apply(self, vectors: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
+        """Return S v, row by row."""
+        ...
+
+    def resolvent(self, shift: float, scale: Float[Tensor, ""]) -> Callable[[Tensor], Tensor]:
+        """Return the map v -> (shift I + scale S)^-1 v, row by row, for shift > 0 and scale >= 0."""
+        ...
 
 
 @runtime_checkable
@@ -35,6 +48,10 @@ class Loss(Protocol):
 
     def hessian_product(self, logits: Float[Tensor, "N K"], vectors: Float[Tensor, "*N K r"]) -> Float[Tensor, "N K r"]:
         """Return the loss's Hessian in the logits of each row, applied to columns of vectors."""
+        ...
+
+    def curvature(self, prediction: Float[Tensor, "N K"]) -> Curvature:
+        """Return the Hessian in the logits at the points where the prediction is `prediction`."""
         ...
 
     def dual(
@@ -62,6 +79,38 @@ class Loss(Protocol):
         ...
 
 
+class SoftmaxCurvature:
+    """S = diag p - p p^T."""
+
+    def __init__(self, probabilities: Float[Tensor, "n K"]) -> None:
+        """Hold the probabilities p."""
+        self.p = probabilities
+
+    def apply(self, vectors: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
+        """Return p (v - p.v)."""
+        return self.p * (vectors - (self.p * vectors).sum(-1, keepdim=True))
+
+    def resolvent(self, shift: float, scale: Float[Tensor, ""]) -> Callable[[Tensor], Tensor]:
+        """Return the inverse of a diagonal plus a rank-one matrix, by Sherman and Morrison's formula."""
+        inverse = 1 / (shift + scale * self.p)
+        q = self.p * inverse
+        # 1 - scale sum p^2/(shift + scale p), written so that it does not cancel, is shift sum q.
+        factor = scale / (shift * q.sum(-1, keepdim=True))
+        return lambda v: torch.addcmul(v * inverse, q, factor * (q * v).sum(-1, keepdim=True))
+
+
+class IdentityCurvature:
+    """S = I."""
+
+    def apply(self, vectors: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
+        """Return v."""
+        return vectors
+
+    def resolvent(self, shift: float, scale: Float[Tensor, ""]) -> Callable[[Tensor], Tensor]:
+        """Return the division by shift + scale."""
+        return lambda v: v / (shift + scale)
+
+
 class CrossEntropy:
     """CE(z, y) = logsumexp(z) - y.z; its dual value at q - y is the entropy of q."""
 
@@ -83,6 +132,10 @@ class CrossEntropy:
         """Return (diag p - p p^T) v."""
         p = self.predict(logits).unsqueeze(-1)
         return p * (vectors - (p * vectors).sum(-2, keepdim=True))
+
+    def curvature(self, prediction: Float[Tensor, "N K"]) -> Curvature:
+        """Return diag p - p p^T."""
+        return SoftmaxCurvature(prediction)
 
     def dual(
         self,
@@ -132,6 +185,10 @@ class MeanSquaredError:
     def hessian_product(self, logits: Float[Tensor, "N K"], vectors: Float[Tensor, "*N K r"]) -> Float[Tensor, "N K r"]:
         """Return v itself: the Hessian is the identity."""
         return vectors.expand(*logits.shape, vectors.shape[-1])
+
+    def curvature(self, prediction: Float[Tensor, "N K"]) -> Curvature:
+        """Return the identity."""
+        return IdentityCurvature()
 
     def dual(
         self,

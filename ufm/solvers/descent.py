@@ -1,7 +1,9 @@
-"""What the descent methods share: their state, and when a step is accepted."""
+"""What the methods that descend in all unknowns at once share: their state, and when a step is accepted."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,21 +14,57 @@ SUFFICIENT_DECREASE = 0.1
 
 @dataclass(frozen=True)
 class State:
-    """One iterate of a method: the point (n,), the objective, its gradient (n,) and the gradient's norm."""
+    """One iterate: the point (n,), the gradient (n,), and as `figures` (2,) the objective and the gradient's norm.
+
+    The norm is that of the gradient within the constraints. Figures stay on their device until they are asked for, so
+    that a method with fixed steps need not wait for them.
+    """
 
     point: Float[Tensor, "n"]
-    objective: float
     gradient: Float[Tensor, "n"]
-    gradient_norm: float
+    figures: Float[Tensor, "2"]
+
+    @cached_property
+    def _values(self) -> list[float]:
+        return self.figures.tolist()
+
+    @property
+    def objective(self) -> float:
+        """The objective."""
+        return self._values[0]
+
+    @property
+    def gradient_norm(self) -> float:
+        """The norm of the gradient within the constraints."""
+        return self._values[1]
 
 
-Function = Callable[[Tensor], tuple[float, Tensor]]
+class Objective(Protocol):
+    """A function to be minimised, some of its coordinates perhaps bounded below by zero."""
+
+    def state(self, point: Float[Tensor, "n"]) -> State:
+        """Return the state at `point`."""
+        ...
+
+    def project(self, point: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """Return the nearest point within the bounds."""
+        ...
+
+    def free(self, state: State) -> Float[Tensor, "n"] | None:
+        """Return 1 for the coordinates that may move downhill and 0 for those held by their bound; None without bounds."""
+        ...
+
+    def batch_gradient(self, point: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """Return an unbiased estimate of the gradient from a fresh batch of targets."""
+        ...
+
+    @property
+    def batches(self) -> int:
+        """The number of batches whose targets are as many as all targets."""
+        ...
 
 
-def evaluate(function: Function, point: Tensor) -> State:
-    """Return the state at `point`."""
-    objective, gradient = function(point)
-    return State(point, objective, gradient, gradient.norm().item())
+States = Iterator[State]
 
 
 def accepts(start: State, trial: State, slope: float, trial_slope: float, step: float) -> bool:
@@ -45,3 +83,22 @@ def accepts(start: State, trial: State, slope: float, trial_slope: float, step: 
         return True
     level = trial.objective <= start.objective + rounding
     return level and trial_slope <= (2 * SUFFICIENT_DECREASE - 1) * slope
+
+
+def backtrack(objective: Objective, state: State, direction: Tensor, step: float) -> tuple[State, float] | None:
+    """Return the first acceptable state among P(x + t direction), t = step, step/2, ..., with its t; None if none is.
+
+    Slopes are taken along the way really gone, so that the bounds' projection P may bend it.
+    """
+    while step >= 1e-20:
+        point = objective.project(state.point + step * direction)
+        way = (point - state.point) / step
+        slope = (way @ state.gradient).item()
+        if slope >= 0:
+            return None
+        trial = objective.state(point)
+        # Comparisons with NaN are false, so that a step that leaves the finite numbers is refused.
+        if accepts(state, trial, slope, (way @ trial.gradient).item(), step):
+            return trial, step
+        step /= 2
+    return None

@@ -1,159 +1,195 @@
 """`solve`: run a method on a UFM until a stopping rule, and return one kind of result with its certificate."""
 
+import dataclasses
+import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
+import torch.distributed as dist
 
-from ufm.arrays import check_choice, check_integer, check_number, to_tensor
-from ufm.certificate import Certificate, certify_evaluation
-from ufm.problem import UFM, Evaluation
+from ufm.arrays import check_choice, check_integer, check_number
+from ufm.certificate import Certificate
+from ufm.problem import UFM
 from ufm.progress import progress_bar
-from ufm.solvers.descent import Function, State
-from ufm.solvers.gradient_descent import gradient_descent
-from ufm.solvers.lbfgs import lbfgs
+from ufm.solvers.adam import Adam
+from ufm.solvers.gradient_descent import GradientDescent
+from ufm.solvers.lbfgs import LBFGS
+from ufm.solvers.measures import Measures
+from ufm.solvers.method import Iterate, Method, Point, Run, constrained, random_start
+from ufm.solvers.momentum import Momentum
+from ufm.solvers.newton import Newton
+from ufm.solvers.reduced import join_processes
+from ufm.solvers.solution import History, Message, Solution
+from ufm.targets import PairTargets
 
-METHODS: dict[str, Callable[[Function, Tensor], Iterator[State]]] = {
-    "lbfgs": lbfgs,
-    "gradient_descent": gradient_descent,
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Newton, LBFGS, GradientDescent, Momentum, Adam)
 }
-
-
-class Message(StrEnum):
-    """Why a solve ended."""
-
-    CONVERGED = "the gradient norm is at most tol"
-    MAX_ITER = "the iteration limit was reached"
-    STALLED = "no step along the search direction lowers the objective any more"
-    INTERRUPTED = "interrupted; this is the best point so far"
-    NOT_FINITE = "the objective or its gradient is not finite"
-
-
-@dataclass(frozen=True)
-class History:
-    """What was recorded along the way, one entry per recorded iteration, as NumPy arrays (n,).
-
-    iteration: number. seconds: since the start. objective, gradient_norm, gap: as in `Certificate`.
-    """
-
-    iteration: np.ndarray
-    seconds: np.ndarray
-    objective: np.ndarray
-    gradient_norm: np.ndarray
-    gap: np.ndarray
-
-
-@dataclass(frozen=True)
-class Solution:
-    """The result of a solve. Arrays are tensors on the device that was computed on.
-
-    classifier (K, d), features (N, d): the point. objective: F there. gradient_norm: as in `Certificate`.
-    certificate: what is proved about it. converged: whether the gradient norm reached tol. message: why it ended. Where
-    it did not converge, the point is the one of the lowest objective, and the last entry of the history belongs to it.
-    iterations, seconds: what it took. history: recorded values.
-    """
-
-    classifier: Float[Tensor, "K d"]
-    features: Float[Tensor, "N d"]
-    objective: float
-    gradient_norm: float
-    certificate: Certificate
-    converged: bool
-    message: Message
-    iterations: int
-    seconds: float
-    history: History
-
-    @property
-    def logits(self) -> Float[Tensor, "N K"]:
-        """The logits H W^T."""
-        return self.features @ self.classifier.T
+# How many iterations of a method with fixed steps go by between two looks at its figures on a GPU.
+_GPU_CHECK_EVERY = 20
 
 
 def solve(
     problem: UFM,
-    method: str = "lbfgs",
+    method: str | Method = "newton",
     *,
     tol: float | None = None,
+    gap_tol: float | None = None,
     max_iter: int = 100_000,
     seed: int = 0,
+    start: Solution | None = None,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "auto",
+    stream: bool = False,
+    distributed: bool = False,
     record: int = 0,
     progress: bool = False,
 ) -> Solution:
-    """Minimise a `UFM` directly, from a random start, without any use of its closed form.
+    """Minimise a `UFM` directly, from a random start, without any use of its joint closed form.
 
-    method: "lbfgs" or "gradient_descent". tol: the solve has converged once the gradient norm (see `Certificate`) is
-    at most this; by default 1e-10 in float64 and 1e-5 in float32. max_iter: limit on iterations. seed: of the
-    Gaussian start. device: "auto" takes a CUDA GPU if there is one. record: record history every so many
-    iterations; 0 records the first and last only. progress: show a progress bar on the terminal.
+    method: "newton", "lbfgs", "gradient_descent", "momentum" or "adam", or one of `Newton`, `LBFGS`, ... with settings
+    of its own. "newton" eliminates the features, which have to be free for it. tol: on the gradient norm (see
+    `Certificate`). gap_tol: on the certified gap over the objective. The solve has converged once what is given is
+    reached; where neither is, tol is 1e-10 in float64 and 1e-5 in float32. max_iter: limit on iterations. seed: of the
+    Gaussian start. start: a solution to resume from, whose history the new one continues. device: "auto" takes a CUDA
+    GPU if there is one. stream: hold one block of targets at a time and store no features ("newton" only).
+    distributed: share the targets out among the processes that torchrun started, every one of which makes this same
+    call and gets the same solution, without features ("newton" only). record: record history every so many iterations;
+    0 records the first and last only. progress: show a progress bar on the terminal.
 
     A solve that does not converge returns its best point with `converged` False and the reason in `message`;
-    Ctrl-C likewise. Raises ValueError for an unknown method or arguments out of range.
+    Ctrl-C likewise. Raises ValueError for an unknown method, arguments out of range or a combination that the method
+    does not support; RuntimeError if another process of a distributed solve ends.
     """
-    check_choice("method", method, tuple(METHODS))
+    chosen = _method(method)
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype: got {dtype}, expected torch.float32 or torch.float64")
-    tol = check_number("tol", (1e-10 if dtype == torch.float64 else 1e-5) if tol is None else tol, above=0)
+    rules = _Rules(tol, gap_tol, dtype)
     max_iter = check_integer("max_iter", max_iter, minimum=0)
     record = check_integer("record", record, minimum=0)
     check_integer("seed", seed, minimum=0, maximum=2**63 - 1)
-    local = problem.to(_device(device), dtype)
-    variables = _Variables(local)
-    recorder = _Recorder(local, variables)
+    run = Run(max_iter, seed, rules.tol or 1e-3 * (rules.gap_tol or 0.0), stream, distributed)
+    chosen.check(problem, run)
+    if distributed:
+        join_processes()
+    local = problem.to(_device(device, distributed=distributed), dtype)
+    if isinstance(local.targets, PairTargets) and not (stream or distributed):
+        local = dataclasses.replace(local, targets=local.targets.written_out())
+    point = random_start(local, seed, features=chosen.name != "newton") if start is None else _resumed(local, start)
+    recorder = _Recorder(Measures(local), start)
+    check_every = _GPU_CHECK_EVERY if chosen.fixed and local.targets.weights.is_cuda else 1
 
-    iteration, state, message = -1, None, Message.STALLED
+    iteration, iterate, message = -1, None, Message.STALLED
     best, best_iteration = None, -1
     try:
-        with progress_bar(max_iter, method, unit="iterations", enabled=progress) as bar:
-            for iteration, state in enumerate(METHODS[method](variables.function, variables.start(seed))):
-                if best is None or not state.objective > best.objective:
-                    best, best_iteration = state, iteration
-                if not np.isfinite(state.objective) or not np.isfinite(state.gradient_norm):
+        with progress_bar(max_iter, chosen.name, unit="iterations", enabled=progress) as bar:
+            for iteration, iterate in enumerate(chosen.iterate(local, point, run)):
+                bar.update()
+                due = iteration == 0 or (record > 0 and iteration % record == 0)
+                if iteration % check_every and not due and iteration != max_iter:
+                    continue
+                if best is None or not iterate.objective > best.objective:
+                    best, best_iteration = iterate, iteration
+                if not math.isfinite(iterate.objective) or not math.isfinite(iterate.gradient_norm):
                     message = Message.NOT_FINITE
-                elif state.gradient_norm <= tol:
+                elif rules.reached(iteration, iterate):
                     message = Message.CONVERGED
                 elif iteration == max_iter:
                     message = Message.MAX_ITER
                 else:
-                    if iteration == 0 or (record and iteration % record == 0):
-                        recorder.add(iteration, state)
-                    bar.update()
-                    bar.set_postfix(gradient_norm=f"{state.gradient_norm:.2e}", refresh=False)
+                    if due:
+                        recorder.add(iteration, iterate)
+                    bar.set_postfix(gradient_norm=f"{iterate.gradient_norm:.2e}", refresh=False)
                     continue
                 break
     except KeyboardInterrupt:
         message = Message.INTERRUPTED
-    if best is None or state is None:
+    if best is None or iterate is None:
         raise KeyboardInterrupt
     iterations = iteration
     if message is not Message.CONVERGED:
-        state, iteration = best, best_iteration
-    certificate = recorder.add(iteration, state)
-    classifier, scaled = variables.unpack(state.point)
+        iterate, iteration = best, best_iteration
+    seconds = recorder.seconds()
+    certificate = recorder.add(iteration, iterate)
+    if message is Message.STALLED and rules.met(certificate):
+        message = Message.CONVERGED
+    end = iterate.point()
+    history = recorder.history()
     return Solution(
-        classifier=classifier.clone(),
-        features=scaled / local.targets.weights.sqrt().unsqueeze(-1),
+        classifier=end.classifier,
+        stored_features=end.features,
+        bias=end.bias,
         objective=certificate.objective,
         gradient_norm=certificate.gradient_norm,
         certificate=certificate,
         converged=message is Message.CONVERGED,
         message=message,
-        iterations=iterations,
-        seconds=recorder.seconds(),
-        history=recorder.history(),
+        iterations=iterations + (0 if start is None else start.iterations),
+        seconds=seconds,
+        history=history if start is None else start.history.followed_by(history),
+        problem=local,
+        method=chosen.name,
     )
 
 
-def _device(device: torch.device | str) -> torch.device:
+def _method(method: str | Method) -> Method:
+    if isinstance(method, Method) and not isinstance(method, type):
+        return method
+    check_choice("method", method, tuple(METHODS))
+    return METHODS[str(method)]()
+
+
+class _Rules:
+    """When a solve has converged."""
+
+    def __init__(self, tol: float | None, gap_tol: float | None, dtype: torch.dtype) -> None:
+        if tol is None and gap_tol is None:
+            tol = 1e-10 if dtype == torch.float64 else 1e-5
+        self.tol = None if tol is None else check_number("tol", tol, above=0)
+        self.gap_tol = None if gap_tol is None else check_number("gap_tol", gap_tol, above=0)
+        self.next_gap = 0
+
+    def reached(self, iteration: int, iterate: Iterate) -> bool:
+        if self.tol is not None and iterate.gradient_norm > self.tol:
+            return False
+        if self.gap_tol is None:
+            return True
+        # A certificate costs about an evaluation: asked for at growing intervals, it costs a few per cent in all.
+        if iteration < self.next_gap:
+            return False
+        self.next_gap = iteration + 1 + iteration // 20
+        return self.met(iterate.certificate())
+
+    def met(self, certificate: Certificate) -> bool:
+        if self.tol is not None and certificate.gradient_norm > self.tol:
+            return False
+        gap = certificate.relative_gap
+        return self.gap_tol is None or (gap is not None and abs(gap) <= self.gap_tol)
+
+
+def _resumed(problem: UFM, solution: Solution) -> Point:
+    w, h, bias = solution.classifier, solution.stored_features, solution.bias
+    expected = (problem.targets.num_classes, problem.dim)
+    if tuple(w.shape) != expected or (h is not None and len(h) != len(problem.targets)):
+        raise ValueError(f"start: got a solution with a classifier of shape {tuple(w.shape)}, expected {expected}")
+    if (bias is None) == problem.has_bias:
+        raise ValueError(f"start: got a solution {'without' if bias is None else 'with'} a bias, expected the other")
+    like = problem.targets.weights
+    fixed = problem.classifier
+    point = Point(
+        w.to(like) if fixed is None else torch.as_tensor(fixed),
+        None if h is None else h.to(like),
+        None if bias is None else bias.to(like),
+    )
+    return constrained(problem, point)
+
+
+def _device(device: torch.device | str, *, distributed: bool) -> torch.device:
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", dist.get_rank() % torch.cuda.device_count()) if distributed else torch.device("cuda")
     message = f"device: got {device!r}, expected 'auto', 'cpu' or an available device"
     try:
         found = torch.empty(0, device=device).device
@@ -164,57 +200,32 @@ def _device(device: torch.device | str) -> torch.device:
     return found
 
 
-class _Variables:
-    """The unknowns as one vector: the classifier, unless fixed, then the features scaled by sqrt(pi).
-
-    The scaling makes the features' block as well conditioned for rare targets as for frequent ones.
-    """
-
-    def __init__(self, problem: UFM) -> None:
-        self.problem = problem
-        self.num_features = len(problem.targets)
-        self.num_rows = 0 if problem.classifier is not None else problem.targets.num_classes
-
-    def start(self, seed: int) -> Tensor:
-        # Drawn on the CPU in float64, so that a seed means the same start on every device and in every dtype.
-        generator = torch.Generator().manual_seed(seed)
-        rows = torch.randn(self.num_rows, self.problem.dim, generator=generator, dtype=torch.float64)
-        features = torch.randn(self.num_features, self.problem.dim, generator=generator, dtype=torch.float64)
-        weights = self.problem.targets.weights
-        scaled = weights.sqrt().unsqueeze(-1) * features.to(weights)
-        return torch.cat([rows.to(weights) / self.problem.dim**0.5, scaled]).reshape(-1)
-
-    def unpack(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        rows = point.reshape(-1, self.problem.dim)
-        if self.problem.classifier is not None:
-            return to_tensor("classifier", self.problem.classifier), rows
-        return rows[: self.num_rows], rows[self.num_rows :]
-
-    def evaluation(self, point: Tensor) -> Evaluation:
-        return self.problem.evaluate(*self.unpack(point))
-
-    def function(self, point: Tensor) -> tuple[float, Tensor]:
-        evaluation = self.evaluation(point)
-        gradient = evaluation.feature_gradient
-        if self.num_rows:
-            gradient = torch.cat([evaluation.classifier_gradient, gradient])
-        return evaluation.objective.item(), gradient.reshape(-1)
-
-
 class _Recorder:
-    def __init__(self, problem: UFM, variables: _Variables) -> None:
-        self.problem, self.variables = problem, variables
-        self.begin = time.perf_counter()
-        self.rows: list[tuple[float, ...]] = []
+    """The history; its clock stands still while it records."""
+
+    def __init__(self, measures: Measures, start: Solution | None) -> None:
+        self.measures = measures
+        self.begin = time.perf_counter() - (0.0 if start is None else start.seconds)
+        self.offset = 0 if start is None else start.iterations
+        self.rows: list[dict[str, float | np.ndarray]] = []
 
     def seconds(self) -> float:
         return time.perf_counter() - self.begin
 
-    def add(self, iteration: int, state: State) -> Certificate:
+    def add(self, iteration: int, iterate: Iterate) -> Certificate:
         seconds = self.seconds()
-        certificate = certify_evaluation(self.problem, self.variables.evaluation(state.point))
-        self.rows.append((iteration, seconds, certificate.objective, certificate.gradient_norm, certificate.gap))
+        certificate = iterate.certificate()
+        row = {
+            "iteration": float(iteration + self.offset),
+            "seconds": seconds,
+            "objective": certificate.objective,
+            "gradient_norm": certificate.gradient_norm,
+            "gap": math.nan if certificate.gap is None else certificate.gap,
+        }
+        self.rows.append({**row, **self.measures.of(iterate.point())})
+        self.begin = time.perf_counter() - seconds
         return certificate
 
     def history(self) -> History:
-        return History(*np.array(self.rows).T)
+        columns = {name: np.array([row[name] for row in self.rows]) for name in self.rows[0]}
+        return History(**columns, lam=self.measures.lam)

@@ -1,27 +1,27 @@
-"""Plain gradient descent with backtracking."""
+"""Plain gradient descent with backtracking, projected where features are bounded."""
 
-import math
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from ufm.solvers.descent import Function, State, accepts, evaluate
+from ufm.solvers.descent import Objective, States, backtrack
+from ufm.solvers.first_order import FirstOrder
 
 
-def gradient_descent(function: Function, start: Tensor) -> Iterator[State]:
-    """Yield the iterates of x - step * gradient, the step halved until accepted and tried longer after each success."""
-    state = evaluate(function, start)
-    step = 1.0
-    while True:
-        yield state
-        slope = -(state.gradient_norm**2)
+@dataclass(frozen=True)
+class GradientDescent(FirstOrder):
+    """x <- P(x - step * gradient), the step halved until accepted and tried 10 % longer after each success."""
+
+    name = "gradient_descent"
+
+    def states(self, objective: Objective, start: Tensor, max_iter: int) -> States:
+        """Yield the iterates."""
+        state = objective.state(start)
+        step = 1.0
         while True:
-            trial = evaluate(function, state.point - step * state.gradient)
-            trial_slope = -(trial.gradient @ state.gradient).item()
-            if math.isfinite(trial.objective) and accepts(state, trial, slope, trial_slope, step):
-                break
-            step /= 2
-            if step < 1e-20:
+            yield state
+            found = backtrack(objective, state, -state.gradient, step)
+            if found is None:
                 return
-        state = trial
-        step *= 1.1
+            state, step = found
+            step *= 1.1

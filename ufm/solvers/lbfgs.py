@@ -2,61 +2,88 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ufm.solvers.descent import Function, State, accepts, evaluate
+from ufm.arrays import check_integer
+from ufm.solvers.descent import Objective, State, States, accepts, backtrack
+from ufm.solvers.first_order import FirstOrder
 
 _CURVATURE = 0.9
 _MAX_TRIALS = 40
 
+Pairs = deque[tuple[Tensor, Tensor]]
 
-def lbfgs(function: Function, start: Tensor, *, memory: int = 20) -> Iterator[State]:
-    """Yield the iterates of L-BFGS with `memory` correction pairs.
 
-    Source: D. C. Liu and J. Nocedal, "On the limited memory BFGS method", Math. Programming 45 (1989).
+@dataclass(frozen=True)
+class LBFGS(FirstOrder):
+    """L-BFGS with `memory` correction pairs; where features are bounded, on the free ones with a projected search.
+
+    Source: D. C. Liu and J. Nocedal, "On the limited memory BFGS method", Math. Programming 45 (1989); D. P. Bertsekas,
+    "Projected Newton methods for optimization problems with simple constraints", SIAM J. Control Optim. 20 (1982).
     """
-    state = evaluate(function, start)
-    pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=memory)
-    while True:
-        yield state
-        direction = -_apply_inverse(pairs, state.gradient)
-        if (direction @ state.gradient).item() >= 0:
-            pairs.clear()
-            direction = -state.gradient
-        first = 1.0 if pairs else min(1.0, 1 / state.gradient_norm)
-        trial = _line_search(function, state, direction, first)
-        if trial is None:
-            if not pairs:
-                return
-            pairs.clear()
-            continue
-        s, y = trial.point - state.point, trial.gradient - state.gradient
+
+    name = "lbfgs"
+
+    memory: int = 20
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a memory below one."""
+        check_integer("memory", self.memory, minimum=1)
+
+    def states(self, objective: Objective, start: Tensor, max_iter: int) -> States:
+        """Yield the iterates."""
+        state = objective.state(start)
+        pairs: Pairs = deque(maxlen=self.memory)
+        while True:
+            yield state
+            free = objective.free(state)
+            direction = -_apply_inverse(pairs, state.gradient, free)
+            if (direction @ state.gradient).item() >= 0:
+                pairs.clear()
+                direction = -_apply_inverse(pairs, state.gradient, free)
+            first = 1.0 if pairs else min(1.0, 1 / max(state.gradient_norm, 1e-300))
+            if free is None:
+                trial = _line_search(objective, state, direction, first)
+            else:
+                found = backtrack(objective, state, direction, first)
+                trial = None if found is None else found[0]
+            if trial is None:
+                if not pairs:
+                    return
+                pairs.clear()
+                continue
+            s, y = trial.point - state.point, trial.gradient - state.gradient
+            if (y @ s).item() > 0:
+                pairs.append((s, y))
+            state = trial
+
+
+def _apply_inverse(pairs: Pairs, gradient: Tensor, free: Tensor | None) -> Tensor:
+    """Return the two-loop product of the inverse Hessian's approximation, on the free coordinates, with the gradient."""
+    q = gradient.clone() if free is None else gradient * free
+    used = []
+    for s, y in reversed(pairs):
+        if free is not None:
+            s, y = s * free, y * free  # noqa: PLW2901
         curvature = y @ s
-        if curvature.item() > 0:
-            pairs.append((s, y, curvature))
-        state = trial
-
-
-def _apply_inverse(pairs: deque[tuple[Tensor, Tensor, Tensor]], gradient: Tensor) -> Tensor:
-    """Return the two-loop product of the inverse Hessian's approximation with the gradient."""
-    q = gradient.clone()
-    coefficients = []
-    for s, y, curvature in reversed(pairs):
-        a = (s @ q) / curvature
+        # With no coordinate held, only pairs of positive curvature were kept; with some held, it can vanish.
+        inverse = 1 / curvature if free is None else torch.where(curvature > 0, 1 / curvature, 0.0)
+        a = (s @ q) * inverse
         q -= a * y
-        coefficients.append(a)
-    if pairs:
-        _, y, curvature = pairs[-1]
-        q *= curvature / (y @ y)
-    for (s, y, curvature), a in zip(pairs, reversed(coefficients), strict=True):
-        q += (a - (y @ q) / curvature) * s
+        used.append((s, y, inverse, a))
+    if used:
+        _, y, inverse, _ = used[0]
+        scale = 1 / (inverse * (y @ y))
+        q *= scale if free is None else torch.where(torch.isfinite(scale) & (scale > 0), scale, 1.0)
+    for s, y, inverse, a in reversed(used):
+        q += (a - (y @ q) * inverse) * s
     return q
 
 
-def _line_search(function: Function, state: State, direction: Tensor, step: float) -> State | None:
+def _line_search(objective: Objective, state: State, direction: Tensor, step: float) -> State | None:
     """Return a state along `direction` that meets the (approximate) Wolfe conditions; None if there is none to find.
 
     Bisection between a step that is too short and one that is too long, helped by the secant of the slopes.
@@ -64,7 +91,7 @@ def _line_search(function: Function, state: State, direction: Tensor, step: floa
     slope = (direction @ state.gradient).item()
     low, low_slope, high, high_slope = 0.0, slope, math.inf, math.nan
     for _ in range(_MAX_TRIALS):
-        trial = evaluate(function, torch.add(state.point, direction, alpha=step))
+        trial = objective.state(torch.add(state.point, direction, alpha=step))
         trial_slope = (direction @ trial.gradient).item()
         if not (math.isfinite(trial.objective) and accepts(state, trial, slope, trial_slope, step)):
             high, high_slope = step, trial_slope

@@ -1,0 +1,109 @@
+"""What `solve` asks of a method, and what a method gets and gives back."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ufm.certificate import Certificate
+from ufm.problem import UFM
+
+
+@dataclass(frozen=True)
+class Point:
+    """The unknowns: classifier (K, d), features (N, d) and bias (K,); None for what there is none of, or not stored."""
+
+    classifier: Float[Tensor, "K d"]
+    features: Float[Tensor, "N d"] | None
+    bias: Float[Tensor, "K"] | None
+
+
+class Iterate(Protocol):
+    """One iterate of a method."""
+
+    @property
+    def objective(self) -> float:
+        """The objective."""
+        ...
+
+    @property
+    def gradient_norm(self) -> float:
+        """The norm of the gradient, as in `Certificate`."""
+        ...
+
+    def point(self) -> Point:
+        """Return the unknowns."""
+        ...
+
+    def certificate(self) -> Certificate:
+        """Return what is proved about the point."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """How to run: iteration limit, seed of what is random after the start, tolerance on the gradient norm, and how the
+    targets are held: `stream` one block at a time, `distributed` each process its share.
+    """
+
+    max_iter: int
+    seed: int
+    tol: float
+    stream: bool = False
+    distributed: bool = False
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A method of `solve`, with its settings."""
+
+    @property
+    def name(self) -> str:
+        """What the method is called."""
+        ...
+
+    @property
+    def fixed(self) -> bool:
+        """Whether its steps do not depend on the figures, so that these need not be looked at in every iteration."""
+        ...
+
+    def check(self, problem: UFM, run: Run) -> None:
+        """Raise ValueError for a problem or a way to run that the method does not support."""
+        ...
+
+    def iterate(self, problem: UFM, start: Point, run: Run) -> Iterator[Iterate]:
+        """Yield the iterates from `start`."""
+        ...
+
+
+def random_start(problem: UFM, seed: int, *, features: bool) -> Point:
+    """Return the Gaussian start of a seed: classifier entries of variance 1/d, feature entries of variance 1, bias 0.
+
+    Drawn on the CPU in float64, classifier first, so that a seed means the same start on every device, in every dtype
+    and for every method; then moved into the constraints.
+    """
+    like = problem.targets.weights
+    K, d = problem.targets.num_classes, problem.dim
+    generator = torch.Generator().manual_seed(seed)
+    w, h = problem.classifier, None
+    if w is None:
+        w = (torch.randn(K, d, generator=generator, dtype=torch.float64) / d**0.5).to(like)
+    if features:
+        h = torch.randn(len(problem.targets), d, generator=generator, dtype=torch.float64).to(like)
+    bias = like.new_zeros(K) if problem.has_bias else None
+    return constrained(problem, Point(torch.as_tensor(w), h, bias))
+
+
+def constrained(problem: UFM, point: Point) -> Point:
+    """Return the point moved into the problem's constraints."""
+    w, h = point.classifier, point.features
+    if problem.row_norm is not None:
+        w = problem.row_norm * torch.nn.functional.normalize(w, dim=1, eps=1e-300)
+    if h is not None and problem.feature_norm is not None:
+        h = problem.feature_norm * torch.nn.functional.normalize(h, dim=1, eps=1e-300)
+    if h is not None and problem.nonnegative:
+        h = h.clamp(min=0)
+    return Point(w, h, point.bias)

@@ -1,0 +1,67 @@
+"""Gradient descent with momentum: Nesterov's with adaptive steps, or heavy ball and Nesterov with given ones."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ufm.arrays import check_number
+from ufm.solvers.descent import Objective, States, backtrack
+from ufm.solvers.first_order import FirstOrder
+from ufm.solvers.fixed_step import FixedStep, fixed_steps
+
+
+@dataclass(frozen=True)
+class Momentum(FixedStep, FirstOrder):
+    """Momentum methods.
+
+    learning_rate: where None, Nesterov's accelerated gradient with backtracking and restarts, which needs no tuning;
+    otherwise PyTorch's SGD with this rate, `momentum` in [0, 1), `nesterov`, and the schedule and batches of
+    `FixedStep`: the dynamics of training.
+
+    Source: Y. Nesterov (1983); B. O'Donoghue and E. Candes, "Adaptive restart for accelerated gradient schemes",
+    Found. Comput. Math. 15 (2015).
+    """
+
+    name = "momentum"
+
+    learning_rate: float | None = None
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        super().__post_init__()
+        check_number("momentum", self.momentum, minimum=0, below=1)
+        if self.learning_rate is None and (self.batch_size is not None or self.schedule != "constant"):
+            raise ValueError("learning_rate: got None with batches or a schedule, expected a number")
+
+    def states(self, objective: Objective, start: Tensor, max_iter: int) -> States:
+        """Yield the iterates."""
+        if self.learning_rate is None:
+            return _accelerated(objective, start)
+        optimizer = torch.optim.SGD(
+            [start], lr=self.learning_rate, momentum=self.momentum, nesterov=self.nesterov and self.momentum > 0
+        )
+        return fixed_steps(self, objective, start, optimizer, max_iter)
+
+
+def _accelerated(objective: Objective, start: Tensor) -> States:
+    state = ahead = objective.state(start)
+    step, age = 1.0, 0
+    while True:
+        yield state
+        found = backtrack(objective, ahead, -ahead.gradient, step)
+        if found is None:
+            if ahead is state:
+                return
+            ahead, age = state, 0
+            continue
+        previous, (state, step) = state, found
+        way = state.point - previous.point
+        if (ahead.gradient @ way).item() > 0:
+            age = 0
+        age += 1
+        coefficient = (age - 1) / (age + 2)
+        ahead = objective.state(objective.project(state.point + coefficient * way)) if coefficient else state
+        step *= 1.1

@@ -1,0 +1,315 @@
+"""Newton's method on the UFM with its features eliminated: a trust region around the classifier and the bias."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ufm.arrays import check_integer
+from ufm.certificate import Certificate, certify_evaluation
+from ufm.problem import UFM
+from ufm.solvers.method import Point, Run
+from ufm.solvers.reduced import Reduced, Reduction
+from ufm.targets import PairTargets, Targets
+
+# A subset of targets is worth a solve of its own from so many targets per class on, and each is so many times smaller.
+_SUBSET_PER_CLASS, _SUBSET_FACTOR = 10, 8
+# A subset's solve ends when the gradient is this fraction of the classifier's penalty's.
+_SUBSET_ACCURACY = 0.03
+_MAX_CONJUGATE_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Newton:
+    """Newton's method with the features eliminated.
+
+    For given classifier and bias every target's best features are found by a batched Newton method, on the targets'
+    own (`elimination`); what remains is a function of the classifier (through its Gram matrix) and the bias, minimised
+    by a trust-region Newton method whose steps are found by conjugate gradients. Equal labels are merged: their best
+    features are equal. Where there are many targets, the first iterations use nested random subsets of them.
+
+    subsets: whether they do. Needs free features and free or fixed classifiers; the one method that can stream its
+    targets and run on several processes.
+
+    Source: derivations/elimination.py; T. Steihaug, "The conjugate gradient method and trust regions in large scale
+    optimization", SIAM J. Numer. Anal. 20 (1983).
+    """
+
+    name = "newton"
+    fixed = False
+
+    subsets: bool = True
+
+    def check(self, problem: UFM, run: Run) -> None:
+        """Raise ValueError for constraints, which the elimination of the features excludes."""
+        for field in ("nonnegative", "feature_norm", "row_norm"):
+            if getattr(problem, field):
+                raise ValueError(
+                    f"{field}: got {getattr(problem, field)!r} with the method 'newton', which eliminates free features; "
+                    "expected another method, e.g. 'lbfgs'"
+                )
+        check_integer("max_iter", run.max_iter, minimum=0)
+
+    def iterate(self, problem: UFM, start: Point, run: Run) -> Iterator["Eliminated"]:
+        """Yield the iterates from the start's classifier and bias; its features are not needed."""
+        store = not run.stream
+        merged, inverse = (problem, None) if run.distributed else _merge(problem)
+        variables = _Variables(merged, start)
+        x = variables.start
+        with torch.no_grad():
+            levels = [Reduced(merged, store=store, distributed=run.distributed)]
+            movable = problem.classifier is None or problem.has_bias
+            if self.subsets and movable and run.max_iter > 0:
+                levels = [*_subsets(merged, store, run), *levels]
+            for level in levels:
+                last = level is levels[-1]
+                iterates = _trust_region(level, variables, x, run.tol)
+                for iterate in iterates:
+                    x = iterate.x
+                    if last:
+                        yield dataclasses.replace(iterate, whole=(problem, inverse, run))
+                    elif iterate.gradient_norm <= _SUBSET_ACCURACY * iterate.penalty_gradient:
+                        break
+
+
+@dataclass(frozen=True)
+class Eliminated:
+    """An iterate: the packed classifier and bias, and the reduced function there.
+
+    whole: the problem before equal labels were merged, the merged row of each target, and how it is run.
+    """
+
+    reduced: Reduced
+    variables: "_Variables"
+    x: Tensor
+    reduction: Reduction
+    gradient: Tensor
+    objective: float
+    whole: tuple[UFM, Tensor | None, Run] | None = None
+
+    @property
+    def gradient_norm(self) -> float:
+        """The norm of the gradient."""
+        return math.hypot(torch.linalg.vector_norm(self.gradient).item(), self.reduction.feature_residual)
+
+    @property
+    def penalty_gradient(self) -> float:
+        """The norm of the classifier's penalty's gradient."""
+        return self.reduced.problem.weight_decay * torch.linalg.vector_norm(self.variables.factor(self.x)).item()
+
+    @cached_property
+    def _features(self) -> Tensor | None:
+        """The features of every target (N, d), where they are stored."""
+        assert self.whole is not None
+        _, inverse, run = self.whole
+        if self.reduction.duals is None or run.distributed:
+            return None
+        dual = torch.cat([block.dual for block in self.reduction.duals])
+        features = dual @ self.variables.classifier(self.x)
+        return features if inverse is None else features[inverse]
+
+    def point(self) -> Point:
+        """Return the unknowns; the features None where they are not stored."""
+        return Point(self.variables.classifier(self.x), self._features, self.variables.bias(self.x))
+
+    def certificate(self) -> Certificate:
+        """Return what is proved about the point."""
+        assert self.whole is not None
+        problem, _, _ = self.whole
+        w, features, bias = self.variables.classifier(self.x), self._features, self.variables.bias(self.x)
+        if features is not None:
+            return certify_evaluation(problem, problem.evaluate(w, problem.targets.weights.sqrt()[:, None] * features, bias))
+        return self._streamed_certificate(problem)
+
+    def _streamed_certificate(self, problem: UFM) -> Certificate:
+        constant = 0.0 if problem.classifier is None else self.variables.penalty(self.x)
+        bound = self.reduced.bound(self.reduction) + constant
+        columns = self.variables.split(self.gradient)
+        rows = None if problem.classifier is not None else torch.linalg.vector_norm(columns[0]).item()
+        bias = torch.linalg.vector_norm(columns[1]).item() if problem.has_bias else None
+        size = 2 * math.hypot(self.penalty_gradient, self._feature_penalty())
+        return Certificate(
+            objective=self.objective,
+            lower_bound=bound,
+            gap=self.objective - bound,
+            gradient_norm=self.gradient_norm,
+            relative_gradient=self.gradient_norm / size if size else 0.0,
+            classifier_residual=rows,
+            feature_residual=self.reduction.feature_residual,
+            bias_residual=bias,
+            feature_error=None,
+            balancedness=None,
+        )
+
+    def _feature_penalty(self) -> float:
+        moment, gram = self.reduction.second_moment, self.reduction.gram
+        return gram.feature_decay * math.sqrt(max((moment * gram.matrix).sum().item(), 0.0))
+
+
+class _Variables:
+    """Classifier and bias as one matrix [L b] (K, k + 1), with W = L Q and Q (k, d) of orthonormal rows.
+
+    The gradient in W has its rows in W's row space, which therefore stays that of the start.
+    """
+
+    def __init__(self, problem: UFM, start: Point) -> None:
+        self.problem = problem
+        w = start.classifier
+        K, d = w.shape
+        if d > K:
+            q, r = torch.linalg.qr(w.T)
+            self.basis, factor = q.T, r.T
+        else:
+            self.basis, factor = None, w
+        bias = w.new_zeros(K) if start.bias is None else start.bias
+        self.start = torch.cat([factor, bias.unsqueeze(-1)], 1)
+        self.fixed = None if problem.classifier is None else w
+        self.mask = torch.ones_like(self.start)
+        self.mask[:, :-1] *= problem.classifier is None
+        self.mask[:, -1] *= problem.has_bias
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, :-1], x[:, -1]
+
+    def factor(self, x: Tensor) -> Tensor:
+        return x[:, :-1]
+
+    def bias(self, x: Tensor) -> Tensor | None:
+        return x[:, -1].clone() if self.problem.has_bias else None
+
+    def classifier(self, x: Tensor) -> Tensor:
+        if self.fixed is not None:
+            return self.fixed
+        return self.factor(x).clone() if self.basis is None else self.factor(x) @ self.basis
+
+    def penalty(self, x: Tensor) -> float:
+        factor, bias = self.split(x)
+        problem = self.problem
+        value = problem.weight_decay * factor.square().sum() + (problem.bias_decay or 0.0) * bias.square().sum()
+        return value.item() / 2
+
+    def evaluate(self, reduced: Reduced, x: Tensor, tolerance: float, near: Reduction | None = None) -> Eliminated:
+        factor, bias = self.split(x)
+        at = reduced.evaluate(reduced.gram(factor, self.bias(x)), tolerance, None if near is None else near.duals)
+        problem = self.problem
+        rows = problem.weight_decay * factor - problem.feature_decay * at.second_moment @ factor
+        column = (problem.bias_decay or 0.0) * bias - problem.feature_decay * at.mean
+        gradient = self.mask * torch.cat([rows, column.unsqueeze(-1)], 1)
+        return Eliminated(reduced, self, x, at, gradient, at.value + self.penalty(x))
+
+    def product(self, at: Eliminated, direction: Tensor) -> Tensor:
+        """Return the reduced function's Hessian times a direction."""
+        problem, (factor, _) = self.problem, self.split(at.x)
+        rows, column = self.split(direction)
+        change = rows @ factor.T
+        moment, mean = at.reduced.product(at.reduction, change + change.T, column)
+        decay = problem.feature_decay
+        out_rows = problem.weight_decay * rows - decay * (moment @ factor + at.reduction.second_moment @ rows)
+        out_column = (problem.bias_decay or 0.0) * column - decay * mean
+        return self.mask * torch.cat([out_rows, out_column.unsqueeze(-1)], 1)
+
+
+def _trust_region(reduced: Reduced, variables: _Variables, x: Tensor, tol: float) -> Iterator[Eliminated]:
+    """Yield the iterates of the trust-region method; end where no step improves any more."""
+    state = variables.evaluate(reduced, x, tol if not bool(variables.mask.any()) else 1e-4)
+    radius = max(torch.linalg.vector_norm(x).item(), 1.0)
+    failures = 0
+    while True:
+        yield state
+        if not math.isfinite(state.objective) or not bool(variables.mask.any()):
+            return
+        step, predicted, at_edge = _step(variables, state, radius)
+        length = torch.linalg.vector_norm(step).item()
+        if length == 0 or not math.isfinite(length):
+            return
+        norm = state.gradient_norm
+        # Near the optimum the gradient falls quadratically; so must what the features leave.
+        tolerance = max(min(1e-2 * norm, 0.1 * norm**2), 0.1 * tol)
+        trial = variables.evaluate(reduced, state.x + step, tolerance, state.reduction)
+        rounding = 1e-12 * abs(state.objective)
+        if predicted > rounding:
+            ratio = (state.objective - trial.objective) / predicted
+        else:
+            # Differences of the objective are rounding here: the gradient's norm decides.
+            ratio = 1.0 if trial.gradient_norm < 0.9 * norm else -1.0
+            failures += ratio < 0
+        if not ratio >= 0.25:
+            radius = 0.25 * length
+        elif ratio > 0.75 and at_edge:
+            radius *= 4
+        if ratio > 0.05:
+            state = trial
+        if failures >= 2 or radius < 1e-14 * torch.linalg.vector_norm(state.x).item():
+            return
+
+
+def _step(variables: _Variables, state: Eliminated, radius: float) -> tuple[Tensor, float, bool]:
+    """Return Steihaug's step within the radius, the decrease that its model predicts, and whether it ends at the edge."""
+    gradient = state.gradient
+    norm = torch.linalg.vector_norm(gradient).item()
+    step, image = torch.zeros_like(gradient), torch.zeros_like(gradient)
+    residual, direction, square = -gradient, -gradient, norm**2
+    at_edge = False
+    forcing = min(0.3, math.sqrt(norm))
+    for _ in range(_MAX_CONJUGATE_STEPS):
+        if math.sqrt(square) <= forcing * norm:
+            break
+        product = variables.product(state, direction)
+        figures = [direction * product, direction * direction, step * direction, step * step]
+        curvature, pp, sp, ss = torch.stack([figure.sum() for figure in figures]).tolist()
+        length = square / curvature if curvature > 0 else math.inf
+        if not ss + 2 * length * sp + length**2 * pp < radius**2:
+            at_edge = True
+            length = (-sp + math.sqrt(max(sp * sp + pp * (radius**2 - ss), 0.0))) / pp
+        step = step + length * direction
+        image = image + length * product
+        if at_edge:
+            break
+        residual = residual - length * product
+        new = residual.square().sum().item()
+        direction = residual + new / square * direction
+        square = new
+    predicted = -((gradient + 0.5 * image) * step).sum().item()
+    return step, predicted, at_edge
+
+
+def _subsets(problem: UFM, store: bool, run: Run) -> list[Reduced]:
+    """Return the reduced functions of nested random subsets, the smallest first."""
+    targets = problem.targets
+    smallest = _SUBSET_PER_CLASS * targets.num_classes
+    sizes = []
+    size = len(targets) // _SUBSET_FACTOR
+    while size >= smallest:
+        sizes.append(size)
+        size //= _SUBSET_FACTOR
+    if not sizes:
+        return []
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(run.seed))
+    order = order[: sizes[0]].to(targets.weights.device)
+    return [Reduced(problem, store=store, distributed=run.distributed, rows=order[:n]) for n in reversed(sizes)]
+
+
+def _merge(problem: UFM) -> tuple[UFM, Tensor | None]:
+    """Return the problem with equal labels merged, and the merged row of each target (None if none were equal)."""
+    targets = problem.targets
+    if isinstance(targets, PairTargets):
+        return problem, None
+    # Equal rows have equal products with any vector, so that sorting these brings them together.
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.rand(targets.num_classes, generator=generator, dtype=torch.float64).to(targets.labels)
+    key = (targets.labels * probe).sum(1)
+    order = key.argsort(stable=True)
+    labels = targets.labels[order]
+    new = torch.cat([key.new_ones(1, dtype=torch.bool), (labels[1:] != labels[:-1]).any(1)])
+    if bool(new.all()):
+        return problem, None
+    group = new.cumsum(0) - 1
+    inverse = torch.empty_like(order)
+    inverse[order] = group
+    weights = targets.weights.new_zeros(int(group[-1]) + 1).index_add_(0, group, targets.weights[order])
+    merged = Targets(labels[new], weights / weights.sum())
+    return dataclasses.replace(problem, targets=merged), inverse

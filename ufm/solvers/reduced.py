@@ -1,0 +1,202 @@
+"""The UFM with its features eliminated, summed over blocks of targets and over processes."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+from ufm.problem import UFM
+from ufm.solvers.elimination import Duals, Gram, linear_response, response
+from ufm.special import prox_logits
+
+# Entries per block: on the CPU the working arrays of one block fit in the caches.
+_CPU_BLOCK, _GPU_BLOCK = 2**17, 2**26
+# Inner iterations between two looks at their figures on a GPU.
+_GPU_CHECK_EVERY = 4
+# Relative accuracy of the linear responses in a product with the Hessian.
+_PRODUCT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """The reduced function at one classifier and bias.
+
+    gram: what was responded to. value: the expected loss and feature penalty. second_moment (K, K): sum of pi a a^T,
+    minus twice the derivative in M over lambda_H. mean (K,): sum of pi a, minus the derivative in the bias over
+    lambda_H. feature_residual: as in `Certificate`. duals: the blocks' responses, where they are stored. tolerance: what
+    the feature residual was asked to be at most.
+    """
+
+    gram: Gram
+    value: float
+    second_moment: Float[Tensor, "K K"]
+    mean: Float[Tensor, "K"]
+    feature_residual: float
+    duals: list[Duals] | None
+    tolerance: float
+
+
+class Reduced:
+    """The reduced function of a problem, or of a subset of its targets in the place of all."""
+
+    def __init__(self, problem: UFM, *, store: bool, distributed: bool, rows: Tensor | None = None) -> None:
+        """Hold the problem; `rows`: the targets of the subset. A process holds its share of them."""
+        self.problem, self.store, self.distributed = problem, store, distributed
+        weights = problem.targets.weights
+        cuda = weights.device.type == "cuda"
+        self.check_every = _GPU_CHECK_EVERY if cuda else 1
+        total = len(weights) if rows is None else len(rows)
+        rank, processes = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+        first, last = rank * total // processes, (rank + 1) * total // processes
+        length = max(1, (_GPU_BLOCK if cuda else _CPU_BLOCK) // problem.targets.num_classes)
+        slices = [slice(i, min(last, i + length)) for i in range(first, last, length)]
+        self.blocks = slices if rows is None else [rows[block] for block in slices]
+        self.share = 1.0 if rows is None else weights[rows].sum().item()
+
+    def _blocks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        for i, rows in enumerate(self.blocks):
+            labels, weights = self.problem.targets.block(rows)
+            yield i, labels, weights / self.share
+
+    def gram(self, factor: Float[Tensor, "K k"], bias: Float[Tensor, "K"] | None) -> Gram:
+        """Return what the targets respond to, for the Gram matrix L L^T of a factor L."""
+        problem = self.problem
+        offset = factor.new_zeros(len(factor)) if bias is None else bias + problem.offset
+        return Gram(factor @ factor.T, offset, problem.feature_decay, problem.loss_function, self.check_every)
+
+    def _cold_start(self, gram: Gram, labels: Tensor) -> Tensor:
+        # Exact for a simplex ETF without bias.
+        scale = gram.scale.clamp(min=torch.finfo(labels.dtype).tiny)
+        if self.problem.loss == "mean_squared_error":
+            return gram.loss.etf_logits(labels, scale / gram.feature_decay) / scale
+        return prox_logits(labels, (scale / gram.feature_decay).expand(len(labels))) / scale
+
+    def respond(self, gram: Gram, tolerance: float, near: list[Duals] | None = None) -> Iterator[tuple[Tensor, Tensor, Duals]]:
+        """Yield labels, weights and responses, block by block; `near` are responses to start from."""
+        share = tolerance / math.sqrt(max(1, len(self.blocks)))
+        for i, labels, weights in self._blocks():
+            start = self._cold_start(gram, labels) if near is None else near[i].dual
+            yield labels, weights, response(gram, labels, weights, start, share)
+
+    def evaluate(self, gram: Gram, tolerance: float, near: list[Duals] | None = None) -> Reduction:
+        """Return the reduced function, its features optimal up to a feature residual of `tolerance` or rounding."""
+        K = len(gram.matrix)
+        total = gram.matrix.new_zeros(K * K + K + 2)
+        second_moment, mean, figures = total[: K * K].view(K, K), total[K * K : -2], total[-2:]
+        duals = []
+        for labels, weights, found in self.respond(gram, tolerance, near):
+            weighted = weights.unsqueeze(-1) * found.dual
+            second_moment.addmm_(weighted.T, found.dual)
+            mean += weighted.sum(0)
+            # ||h||^2 = a^T M a, and M a is the logits less their offset.
+            penalty = gram.feature_decay / 2 * (weighted * (found.logits - gram.offset)).sum()
+            figures[0] += weights @ gram.loss.value(found.logits, labels) + penalty
+            figures[1] += weights @ found.squared_residual
+            if self.store:
+                duals.append(found)
+        self._sum(total)
+        value, squares = figures.tolist()
+        stored = duals if self.store else None
+        return Reduction(gram, value, second_moment, mean, math.sqrt(max(squares, 0.0)), stored, tolerance)
+
+    def product(self, at: Reduction, direction: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the derivatives of second moment and mean along a change of M (K, K, symmetric) and of the bias (K,)."""
+        gram = at.gram
+        K = len(gram.matrix)
+        total = gram.matrix.new_zeros(K * K + K)
+        moment, mean = total[: K * K].view(K, K), total[K * K :]
+        for (_, weights, found), _ in zip(self._responses(at), self.blocks, strict=True):
+            curvature = gram.loss.curvature(found.prediction)
+            right = -torch.addmm(bias, found.dual, direction)
+            size = (curvature.apply(right) * curvature.resolvent(gram.feature_decay, gram.scale)(right)).sum(-1, True)
+            change = linear_response(gram, curvature, right, _PRODUCT_TOLERANCE**2 * size)
+            weighted = weights.unsqueeze(-1) * change
+            moment.addmm_(weighted.T, found.dual)
+            mean += weighted.sum(0)
+        self._sum(total)
+        return moment + moment.T, mean
+
+    def _responses(self, at: Reduction) -> Iterator[tuple[Tensor, Tensor, Duals]]:
+        if at.duals is None:
+            yield from self.respond(at.gram, at.tolerance)
+        else:
+            for i, labels, weights in self._blocks():
+                yield labels, weights, at.duals[i]
+
+    def bound(self, at: Reduction) -> float:
+        """Return the certificate's lower bound on F, less the constant of a fixed classifier's penalty.
+
+        With D(t) the dual value at t times the residuals, which is concave, D(t) >= t D(1) + (1 - t) D(0); so one pass
+        does, before t is known. A mean residual, which an unpenalised bias forbids, is removed as in `certify`, with
+        bounds for what that changes.
+        """
+        gram, problem = at.gram, self.problem
+        K = len(gram.matrix)
+        total = gram.matrix.new_zeros(K * K + 2 * K + 3)
+        moment, mean, average, figures = total.split([K * K, K, K, 3])
+        moment = moment.view(K, K)
+        for labels, weights, found in self._responses(at):
+            residual = found.prediction - labels
+            weighted = weights.unsqueeze(-1) * residual
+            moment.addmm_(weighted.T, residual)
+            mean += weighted.sum(0)
+            average += weights @ labels
+            figures[0] += weights @ gram.loss.dual(residual, labels)
+            figures[1] += weights @ gram.loss.dual(torch.zeros_like(residual), labels)
+            figures[2] += (weighted * (residual @ gram.matrix)).sum()
+        self._sum(total)
+        whole, none, conjugate = figures.tolist()
+        share = 0.0
+        if problem.bias_decay == 0 and problem.loss == "mean_squared_error":
+            whole += (mean @ mean).item() / 2 + (mean @ (average - 1 / K)).item()
+            moment = moment - torch.outer(mean, mean)
+            conjugate -= (mean @ gram.matrix @ mean).item()
+            mean = torch.zeros_like(mean)
+        elif problem.bias_decay == 0:
+            # A share of every distribution goes to one that restores the average; entropy is concave and not negative.
+            share = (mean / (average + mean)).clamp(min=0).max().item()
+            whole *= 1 - share
+            mean = torch.zeros_like(mean)
+        s = (1 - share) * torch.linalg.eigvalsh(moment)[-1].clamp(min=0).sqrt().item() + share * math.sqrt(2)
+        t = 1.0
+        if problem.classifier is not None:
+            length = torch.linalg.eigvalsh(gram.matrix)[-1].clamp(min=0).sqrt().item()
+            root = (1 - share) * math.sqrt(max(conjugate, 0.0)) + share * math.sqrt(2) * length
+            whole -= root**2 / (2 * problem.feature_decay)
+        else:
+            radius = math.sqrt(problem.weight_decay * problem.feature_decay)
+            t = 1.0 if s <= radius else radius / s
+        bound = t * whole + (1 - t) * none
+        if problem.bias_decay:
+            bound -= (t * mean).square().sum().item() / (2 * problem.bias_decay)
+        return bound + problem.offset * t * mean.sum().item()
+
+    def _sum(self, tensor: Tensor) -> None:
+        """Add up over the processes, in place: the one communication of an evaluation."""
+        if self.distributed:
+            try:
+                dist.all_reduce(tensor)
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"process {dist.get_rank()} of {dist.get_world_size()}: another process of the solve has ended or "
+                    f"cannot be reached; start all of them again ({error})"
+                ) from error
+
+
+def join_processes(timeout: float = 300.0) -> int:
+    """Join the processes that torchrun started, once, and return this one's rank.
+
+    timeout: seconds after which a process that waits for another gives up. NCCL where there is a GPU, else gloo.
+    Raises ValueError where the process was not started by torchrun.
+    """
+    if not dist.is_torchelastic_launched() and not dist.is_initialized():
+        raise ValueError("distributed: got True in a process of its own, expected one that torchrun started")
+    if not dist.is_initialized():
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    return dist.get_rank()

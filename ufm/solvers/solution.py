@@ -1,0 +1,148 @@
+"""The result of a solve: point, certificate, reason of the end, history; to a file and back."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ufm.arrays import Array
+from ufm.certificate import Certificate
+from ufm.problem import UFM
+from ufm.response import Response, fixed_classifier
+from ufm.storage import atomic_path, to_json
+
+_FORMAT = "ufm solution 1"
+
+
+class Message(StrEnum):
+    """Why a solve ended."""
+
+    CONVERGED = "what was asked of gradient norm and gap is reached"
+    MAX_ITER = "the iteration limit was reached"
+    STALLED = "no step along the search direction lowers the objective any more"
+    INTERRUPTED = "interrupted; this is the best point so far"
+    NOT_FINITE = "the objective or its gradient is not finite"
+
+
+@dataclass(frozen=True)
+class History:
+    """What was recorded along the way, one entry per recorded iteration, as NumPy arrays (n,).
+
+    iteration: number. seconds: since the start, recording left out. objective, gradient_norm, gap: as in `Certificate`
+    (gap NaN without one). nc1, nc2, nc3: neural collapse of the features of targets that are not mixed; etf_error: of
+    the classifier. lam (L,): the mixing coefficients among the targets; width, depth (n, L): of the channel at each.
+    NaN, or L = 0, where the problem has no such measure.
+    """
+
+    iteration: np.ndarray
+    seconds: np.ndarray
+    objective: np.ndarray
+    gradient_norm: np.ndarray
+    gap: np.ndarray
+    nc1: np.ndarray
+    nc2: np.ndarray
+    nc3: np.ndarray
+    etf_error: np.ndarray
+    lam: np.ndarray
+    width: np.ndarray
+    depth: np.ndarray
+
+    def followed_by(self, other: "History") -> "History":
+        """Return this history with that of a resumed solve behind it, which repeats its last entry."""
+        joined = {f.name: np.concatenate([getattr(self, f.name), getattr(other, f.name)[1:]]) for f in fields(self)}
+        return History(**{**joined, "lam": self.lam})
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The result of a solve. Arrays are tensors on the device that was computed on.
+
+    classifier (K, d), bias (K,) or None: the point; its features are `features`. objective: F there. gradient_norm: as
+    in `Certificate`. certificate: what is proved about it. converged: whether what was asked was reached. message: why
+    it ended. Where it did not converge, the point is the one of the lowest objective, and the last entry of the history
+    belongs to it. iterations, seconds: what it took, a resumed solve's earlier parts included. history: recorded
+    values. problem: what was solved. method: the method's name.
+    """
+
+    classifier: Float[Tensor, "K d"]
+    stored_features: Float[Tensor, "N d"] | None
+    bias: Float[Tensor, "K"] | None
+    objective: float
+    gradient_norm: float
+    certificate: Certificate
+    converged: bool
+    message: Message
+    iterations: int
+    seconds: float
+    history: History
+    problem: UFM
+    method: str
+
+    @property
+    def features(self) -> Float[Tensor, "N d"]:
+        """The features (N, d); raises ValueError after a solve that did not store them."""
+        if self.stored_features is None:
+            raise ValueError("features: none were stored, as the targets were streamed; expected a use of response()")
+        return self.stored_features
+
+    @property
+    def logits(self) -> Float[Tensor, "N K"]:
+        """The logits H W^T + b."""
+        logits = self.features @ self.classifier.T
+        return logits if self.bias is None else logits + self.bias
+
+    def response(self, labels: Float[Array, "n K"]) -> Response:
+        """Return the optimal features of any labels for this solution's classifier and bias, which must be free."""
+        if not self.problem.free_features:
+            raise ValueError("labels: got a request for the response of constrained features, expected free ones")
+        return fixed_classifier(self.classifier, labels, self.problem.feature_decay, self.problem.loss, bias=self.bias)
+
+    def save(self, path: str | Path) -> None:
+        """Write the solution, but for the problem's targets, to a safetensors file; complete or not at all."""
+        tensors: dict[str, Tensor] = {"classifier": self.classifier}
+        tensors |= {"features": self.stored_features} if self.stored_features is not None else {}
+        tensors |= {"bias": self.bias} if self.bias is not None else {}
+        tensors |= {f"history.{name}": torch.from_numpy(value) for name, value in asdict(self.history).items()}
+        names = ("objective", "gradient_norm", "converged", "iterations", "seconds", "method")
+        facts: dict[str, Any] = {name: getattr(self, name) for name in names}
+        facts |= {"format": _FORMAT, "message": self.message.name, "certificate": asdict(self.certificate)}
+        with atomic_path(path) as temporary:
+            contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(contiguous, temporary, metadata={"solution": to_json(facts, indent=None)})
+
+
+def load_solution(path: str | Path, problem: UFM) -> Solution:
+    """Return a saved solution of `problem`, for a look or to resume from.
+
+    Raises ValueError for a file that is missing, damaged or no solution, or whose arrays do not fit the problem.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("solution", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise ValueError(f"path: got {path}, expected a file written by Solution.save ({error})") from error
+    if facts.get("format") != _FORMAT:
+        raise ValueError(f"path: got {path}, which is no saved solution, expected a file written by Solution.save")
+    w, h, bias = tensors["classifier"], tensors.get("features"), tensors.get("bias")
+    K, d = problem.targets.num_classes, problem.dim
+    if w.shape != (K, d) or (h is not None and len(h) != len(problem.targets)) or (bias is None) == problem.has_bias:
+        raise ValueError(f"path: got a solution of another problem, with a classifier {tuple(w.shape)}, expected {(K, d)}")
+    return Solution(
+        classifier=w,
+        stored_features=h,
+        bias=bias,
+        certificate=Certificate(**facts["certificate"]),
+        message=Message[facts["message"]],
+        history=History(**{f.name: tensors[f"history.{f.name}"].numpy() for f in fields(History)}),
+        problem=problem,
+        **{name: facts[name] for name in ("objective", "gradient_norm", "converged", "iterations", "seconds", "method")},
+    )
