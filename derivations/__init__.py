@@ -16,6 +16,8 @@ NAMES = (
     "threshold",
     "optimal_value",
     "duality_gap",
+    "constraints",
+    "elimination",
     "mean_squared_error",
     "fit_free_beta",
 )

@@ -55,7 +55,7 @@ def test_verify(capsys: pytest.CaptureFixture[str]):
     arguments = ["verify", "--num-classes", "3", "--dim", "4", "--nodes", "3"]
     status, out, _ = run(capsys, *arguments)
     assert status == 0
-    assert out.count("PASS") == 16
+    assert out.count("PASS") == 24
     assert "FAIL" not in out
     status, out, _ = run(capsys, *arguments, "--max-iter", "2", "--method", "lbfgs", "--json")
     assert status == 1
@@ -87,7 +87,7 @@ def test_compare(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         (["predict", "--nodes", "0"], "nodes"),
         (["predict", "--ways", "1"], "ways"),
         (["predict", "--smoothing", "1"], "smoothing"),
-        (["solve", "--method", "guess"], "method: got 'guess', expected one of 'lbfgs', 'gradient_descent'"),
+        (["solve", "--method", "guess"], "method: got 'guess', expected one of 'newton', 'lbfgs'"),
         (["solve", "--dim", "8", "--fixed-etf", "1"], "dim: got 8, expected a whole number >= 9"),
         (["solve", "--fixed-etf", "-1"], "multiplier"),
         (["solve", "--tol", "0"], "tol"),

@@ -11,7 +11,7 @@ from ufm import verification
 def test_everything_agrees_below_and_above_the_threshold(loss: str, decay: float):
     result = verification.verify(ufm.Mixup(4), 5, decay, decay, loss=loss, nodes=3)
     assert result.optimum.collapsed == (decay == 1.0)
-    assert len(result.checks) == 16
+    assert len(result.checks) == 24
     assert result.passed, [check for check in result.checks if not check.passed]
 
 

@@ -15,20 +15,20 @@ from ufm.problem import UFM, Evaluation
 class Certificate:
     """What is proved about a point of a `UFM`.
 
-    objective: F. lower_bound: a value that F cannot fall below, anywhere; None where no such proof is known for the
-    problem at this point ("no certificate"). gap: objective - lower_bound, or None; zero at a global optimum, up to
-    rounding, if the bound is tight there. gradient_norm: norm of the gradient over classifier (unless fixed), features
-    scaled by sqrt(pi) and bias, within their constraints. classifier_residual, feature_residual, bias_residual: its
-    parts, None for what is fixed or absent. relative_gradient: gradient_norm over the norms of the penalties' and the
-    loss's gradients, which cancel at a stationary point. feature_error: for a fixed classifier and free features
-    without bias, a bound on max_j ||h_j - h_j*||; otherwise None. balancedness: for free classifier and features,
-    ||lambda_W W^T W - lambda_H sum_j pi_j h_j h_j^T||_F over the sum of both norms, which vanishes at every stationary
-    point; otherwise None.
+    objective: F. lower_bound: a value that F cannot fall below, anywhere; minus infinity where no proof is known for
+    the problem at this point ("no certificate"). gap: objective - lower_bound; zero at a global optimum, up to
+    rounding, if the bound is tight there; infinite without a certificate. gradient_norm: norm of the gradient over
+    classifier (unless fixed), features scaled by sqrt(pi) and bias, within their constraints. classifier_residual,
+    feature_residual, bias_residual: its parts, None for what is fixed or absent. relative_gradient: gradient_norm over
+    the norms of the penalties' and the loss's gradients, which cancel at a stationary point. feature_error: for a fixed
+    classifier and free features without bias, a bound on max_j ||h_j - h_j*||; otherwise None. balancedness: for free
+    classifier and features, ||lambda_W W^T W - lambda_H sum_j pi_j h_j h_j^T||_F over the sum of both norms, which
+    vanishes at every stationary point; otherwise None.
     """
 
     objective: float
-    lower_bound: float | None
-    gap: float | None
+    lower_bound: float
+    gap: float
     gradient_norm: float
     relative_gradient: float
     classifier_residual: float | None
@@ -38,9 +38,9 @@ class Certificate:
     balancedness: float | None
 
     @property
-    def relative_gap(self) -> float | None:
-        """gap / objective, or None without a certificate."""
-        return None if self.gap is None else self.gap / abs(self.objective)
+    def relative_gap(self) -> float:
+        """gap / |objective|; infinite without a certificate."""
+        return self.gap / abs(self.objective)
 
 
 def certify(
@@ -77,7 +77,8 @@ def certify(
             f"features: got shape {tuple(h.shape)}, expected (N, dim) = {(len(problem.targets), problem.dim)}"
         )
     if (bias is not None) != problem.has_bias:
-        raise ValueError(f"bias: got {'one' if bias is not None else 'none'}, expected what the problem's bias_decay says")
+        got = "one" if bias is not None else "none"
+        raise ValueError(f"bias: got {got}, expected {'one' if problem.has_bias else 'none'} as the problem has it")
     dtype = torch.promote_types(torch.promote_types(w.dtype, h.dtype), problem.targets.weights.dtype)
     w, h = w.to(dtype=dtype), h.to(w.device, dtype)
     b = None if bias is None else to_tensor("bias", bias, ndim=1).to(w)
@@ -118,13 +119,13 @@ def certify_evaluation(problem: UFM, evaluation: Evaluation) -> Certificate:
         parts[2] = _norm(evaluation.bias_gradient)
     gradient_norm = math.hypot(*(part for part in parts if part is not None))
     size = math.hypot(*penalties) + math.hypot(*losses)
-    gap, error, balancedness = None, None, None
+    error, balancedness = None, None
     if problem.classifier is not None and not problem.has_bias and problem.feature_norm is None:
         gap, error = _fixed_gap(problem, evaluation, squares)
         lower_bound = objective - gap
     else:
         lower_bound = _lower_bound(problem, evaluation)
-        gap = None if lower_bound is None else objective - lower_bound
+        gap = objective - lower_bound
     if problem.classifier is None and problem.free_features and problem.row_norm is None:
         balancedness = _balancedness(problem, evaluation)
     return Certificate(
@@ -180,8 +181,8 @@ def _fixed_gap(problem: UFM, evaluation: Evaluation, squares: Tensor) -> tuple[f
     return terms.sum().item() / (2 * problem.feature_decay), None
 
 
-def _lower_bound(problem: UFM, evaluation: Evaluation) -> float | None:
-    """Return a lower bound on F over all classifiers and features of the problem, or None."""
+def _lower_bound(problem: UFM, evaluation: Evaluation) -> float:
+    """Return a lower bound on F over all classifiers and features of the problem; minus infinity if none is known."""
     root = problem.targets.weights.sqrt().unsqueeze(-1)
     g, constant = evaluation.scaled_residual, 0.0
     if problem.bias_decay == 0:
@@ -206,7 +207,7 @@ def _lower_bound(problem: UFM, evaluation: Evaluation) -> float | None:
             else:
                 decays.append(decay)
         if min(decays) <= 0:
-            return None
+            return -math.inf
         s = torch.linalg.eigvalsh(g.T @ g)[-1].clamp(min=0).sqrt().item()
         radius = math.sqrt(decays[0] * decays[1])
         t = 1.0 if s <= radius else radius / s

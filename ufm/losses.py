@@ -16,6 +16,7 @@ from ufm.arrays import check_choice
 from ufm.special import adjoint, prox_logits
 
 
+@runtime_checkable
 class Curvature(Protocol):
     """The Hessian S of a loss in the logits, at a batch of points (n, K)."""
 

@@ -67,7 +67,7 @@ class Targets:
         labels, weights = self.labels.to(device, dtype), self.weights.to(device, dtype)
         return Targets(labels, weights, moved(self.class_a), moved(self.class_b), moved(self.lam))
 
-    def block(self, rows: slice) -> tuple[Tensor, Tensor]:
+    def block(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
         """Return labels and weights of some rows."""
         return self.labels[rows], self.weights[rows]
 
@@ -120,7 +120,7 @@ class PairTargets:
         """Return the number of targets N."""
         return len(self.lam)
 
-    def block(self, rows: slice) -> tuple[Tensor, Tensor]:
+    def block(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
         """Return labels and weights of some rows."""
         y = pair_labels(self.class_a[rows].long(), self.class_b[rows].long(), self.lam[rows], self.num_classes)
         if self.smoothing:

@@ -60,7 +60,7 @@ def verify(
     feature_decay: float,
     *,
     loss: str = "cross_entropy",
-    methods: Sequence[str] = ("gradient_descent", "lbfgs"),
+    methods: Sequence[str] = ("newton", "lbfgs", "gradient_descent"),
     nodes: int = 9,
     tol: float = 1e-12,
     max_iter: int = 100_000,
@@ -112,7 +112,7 @@ def verify(
 
 
 def _gap(solution: Solution) -> float:
-    return abs(solution.certificate.gap) / solution.objective
+    return abs(solution.certificate.relative_gap)
 
 
 def _error(found: Tensor, expected: Tensor) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -39,6 +39,7 @@ class State:
         return self._values[1]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A function to be minimised, some of its coordinates perhaps bounded below by zero."""
 
@@ -51,7 +52,7 @@ class Objective(Protocol):
         ...
 
     def free(self, state: State) -> Float[Tensor, "n"] | None:
-        """Return 1 for the coordinates that may move downhill and 0 for those held by their bound; None without bounds."""
+        """Return 1 where a coordinate may move downhill and 0 where its bound holds it; None without bounds."""
         ...
 
     def batch_gradient(self, point: Float[Tensor, "n"]) -> Float[Tensor, "n"]:

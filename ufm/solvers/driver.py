@@ -3,10 +3,12 @@
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 from ufm.arrays import check_choice, check_integer, check_number
 from ufm.certificate import Certificate
@@ -23,9 +25,7 @@ from ufm.solvers.reduced import join_processes
 from ufm.solvers.solution import History, Message, Solution
 from ufm.targets import PairTargets
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Newton, LBFGS, GradientDescent, Momentum, Adam)
-}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Newton, LBFGS, GradientDescent, Momentum, Adam)}
 # How many iterations of a method with fixed steps go by between two looks at its figures on a GPU.
 _GPU_CHECK_EVERY = 20
 
@@ -80,42 +80,15 @@ def solve(
     recorder = _Recorder(Measures(local), start)
     check_every = _GPU_CHECK_EVERY if chosen.fixed and local.targets.weights.is_cuda else 1
 
-    iteration, iterate, message = -1, None, Message.STALLED
-    best, best_iteration = None, -1
-    try:
-        with progress_bar(max_iter, chosen.name, unit="iterations", enabled=progress) as bar:
-            for iteration, iterate in enumerate(chosen.iterate(local, point, run)):
-                bar.update()
-                due = iteration == 0 or (record > 0 and iteration % record == 0)
-                if iteration % check_every and not due and iteration != max_iter:
-                    continue
-                if best is None or not iterate.objective > best.objective:
-                    best, best_iteration = iterate, iteration
-                if not math.isfinite(iterate.objective) or not math.isfinite(iterate.gradient_norm):
-                    message = Message.NOT_FINITE
-                elif rules.reached(iteration, iterate):
-                    message = Message.CONVERGED
-                elif iteration == max_iter:
-                    message = Message.MAX_ITER
-                else:
-                    if due:
-                        recorder.add(iteration, iterate)
-                    bar.set_postfix(gradient_norm=f"{iterate.gradient_norm:.2e}", refresh=False)
-                    continue
-                break
-    except KeyboardInterrupt:
-        message = Message.INTERRUPTED
-    if best is None or iterate is None:
-        raise KeyboardInterrupt
-    iterations = iteration
-    if message is not Message.CONVERGED:
-        iterate, iteration = best, best_iteration
+    with progress_bar(max_iter, chosen.name, unit="iterations", enabled=progress) as bar:
+        loop = _Loop(rules, recorder, max_iter, record, check_every, bar)
+        loop.run(chosen.iterate(local, point, run))
     seconds = recorder.seconds()
-    certificate = recorder.add(iteration, iterate)
+    certificate = recorder.add(loop.iteration, loop.chosen)
+    message = loop.message
     if message is Message.STALLED and rules.met(certificate):
         message = Message.CONVERGED
-    end = iterate.point()
-    history = recorder.history()
+    end, history = loop.chosen.point(), recorder.history()
     return Solution(
         classifier=end.classifier,
         stored_features=end.features,
@@ -125,12 +98,65 @@ def solve(
         certificate=certificate,
         converged=message is Message.CONVERGED,
         message=message,
-        iterations=iterations + (0 if start is None else start.iterations),
+        iterations=loop.iterations + (0 if start is None else start.iterations),
         seconds=seconds,
         history=history if start is None else start.history.followed_by(history),
         problem=local,
         method=chosen.name,
     )
+
+
+class _Loop:
+    """The iterations of one solve, and which iterate it ends with: the last if converged, else the lowest."""
+
+    def __init__(
+        self, rules: "_Rules", recorder: "_Recorder", max_iter: int, record: int, check_every: int, bar: tqdm
+    ) -> None:
+        self.rules, self.recorder, self.bar = rules, recorder, bar
+        self.max_iter, self.record, self.check_every = max_iter, record, check_every
+        self.message, self.iterations = Message.STALLED, 0
+        self.best: tuple[Iterate, int] | None = None
+
+    @property
+    def chosen(self) -> Iterate:
+        assert self.best is not None
+        return self.best[0]
+
+    @property
+    def iteration(self) -> int:
+        assert self.best is not None
+        return self.best[1]
+
+    def run(self, iterates: Iterator[Iterate]) -> None:
+        try:
+            for iteration, iterate in enumerate(iterates):
+                self.iterations = iteration
+                self.bar.update()
+                due = iteration == 0 or (self.record > 0 and iteration % self.record == 0)
+                if (due or iteration == self.max_iter or iteration % self.check_every == 0) and self._ends(
+                    iteration, iterate
+                ):
+                    return
+                if due:
+                    self.recorder.add(iteration, iterate)
+        except KeyboardInterrupt:
+            self.message = Message.INTERRUPTED
+            if self.best is None:
+                raise
+
+    def _ends(self, iteration: int, iterate: Iterate) -> bool:
+        if self.best is None or not iterate.objective > self.best[0].objective:
+            self.best = iterate, iteration
+        self.bar.set_postfix(gradient_norm=f"{iterate.gradient_norm:.2e}", refresh=False)
+        if not math.isfinite(iterate.objective) or not math.isfinite(iterate.gradient_norm):
+            self.message = Message.NOT_FINITE
+        elif self.rules.reached(iteration, iterate):
+            self.message, self.best = Message.CONVERGED, (iterate, iteration)
+        elif iteration == self.max_iter:
+            self.message = Message.MAX_ITER
+        else:
+            return False
+        return True
 
 
 def _method(method: str | Method) -> Method:
@@ -164,8 +190,7 @@ class _Rules:
     def met(self, certificate: Certificate) -> bool:
         if self.tol is not None and certificate.gradient_norm > self.tol:
             return False
-        gap = certificate.relative_gap
-        return self.gap_tol is None or (gap is not None and abs(gap) <= self.gap_tol)
+        return self.gap_tol is None or abs(certificate.relative_gap) <= self.gap_tol
 
 
 def _resumed(problem: UFM, solution: Solution) -> Point:
@@ -189,7 +214,7 @@ def _device(device: torch.device | str, *, distributed: bool) -> torch.device:
     if device == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        return torch.device("cuda", dist.get_rank() % torch.cuda.device_count()) if distributed else torch.device("cuda")
+        return torch.device("cuda", dist.get_rank() % torch.cuda.device_count() if distributed else 0)
     message = f"device: got {device!r}, expected 'auto', 'cpu' or an available device"
     try:
         found = torch.empty(0, device=device).device
@@ -220,7 +245,7 @@ class _Recorder:
             "seconds": seconds,
             "objective": certificate.objective,
             "gradient_norm": certificate.gradient_norm,
-            "gap": math.nan if certificate.gap is None else certificate.gap,
+            "gap": certificate.gap,
         }
         self.rows.append({**row, **self.measures.of(iterate.point())})
         self.begin = time.perf_counter() - seconds

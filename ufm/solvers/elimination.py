@@ -9,13 +9,18 @@ Source: derivations/elimination.py.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ufm.losses import Curvature, Loss
 
 _MAX_NEWTON_STEPS = 60
 _MAX_INNER_STEPS = 200
+_SHORTEST_STEP = 1e-3
+# Fraction of the gradient that a Newton step may leave.
+_FORCING = 0.01
+# Rows that have ended are left out once no more than this fraction is still at work.
+_COMPACT = 0.75
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,31 @@ class Duals:
     prediction: Float[Tensor, "n K"]
     squared_residual: Float[Tensor, "n"]
 
+    def _arrays(self) -> tuple[Tensor, ...]:
+        return self.dual, self.logits, self.prediction, self.squared_residual
+
+    def rows(self, index: Tensor) -> "Duals":
+        """Return some rows."""
+        return Duals(*(array[index] for array in self._arrays()))
+
+    def where(self, condition: Bool[Tensor, "n 1"], other: "Duals") -> "Duals":
+        """Return these rows where the condition holds, and those of `other` elsewhere."""
+        pairs = zip(self._arrays(), other._arrays(), strict=True)
+        return Duals(*(torch.where(condition if a.ndim == 2 else condition.squeeze(-1), a, b) for a, b in pairs))
+
+    def replaced(self, index: Tensor, other: "Duals") -> "Duals":
+        """Return these rows with some of them replaced."""
+        pairs = zip(self._arrays(), other._arrays(), strict=True)
+        return Duals(*(a.index_copy(0, index, b) for a, b in pairs))
+
 
 def linear_response(
     gram: Gram, curvature: Curvature, right: Float[Tensor, "n K"], threshold: Tensor
 ) -> Float[Tensor, "n K"]:
     """Return x with (lambda_H + S M) x = S right for each row, S the loss's Hessian in the logits.
 
-    threshold (n, 1): where the square of the remaining residual in the preconditioner's norm may end. With x = S w it is the symmetric system (lambda_H S + S M S) w = S right, solved by conjugate gradients with
+    threshold (n, 1): where the square of the remaining residual in the preconditioner's norm may end. With x = S w it
+    is the symmetric system (lambda_H S + S M S) w = S right, solved by conjugate gradients with
     S (lambda_H + scale S) for its preconditioner, which is exact for a simplex ETF and costs no matrix product.
     """
     decay, scale = gram.feature_decay, gram.scale
@@ -85,53 +108,43 @@ def linear_response(
     return x
 
 
-def response(
-    gram: Gram,
-    labels: Float[Tensor, "n K"],
-    weights: Float[Tensor, "n"],
-    start: Float[Tensor, "n K"],
-    tolerance: float,
-) -> Duals:
+def response(gram: Gram, labels: Float[Tensor, "n K"], start: Float[Tensor, "n K"], tolerance: float) -> Duals:
     """Return the optimal duals of a block of targets, by Newton's method from `start`.
 
-    It ends when sqrt(sum_j pi_j ||gradient_j||^2) is at most `tolerance`, or no step shortens any row's gradient. A step
-    that does not shorten the gradient of its row is halved: along Newton's direction the gradient's norm falls.
+    A row ends when its gradient's norm is at most `tolerance`, or no step shortens it any more. A step that does not
+    shorten the gradient of its row is shortened: along Newton's direction the gradient's norm falls.
     """
-    loss, decay = gram.loss, gram.feature_decay
+    decay = gram.feature_decay
     floor = (4 * torch.finfo(labels.dtype).eps) ** 2 * gram.matrix.diagonal().sum()
-    step = torch.ones_like(weights)
-    accepted, accepted_image, trial = None, None, start
+    limit = floor.clamp(min=tolerance**2)
+    found, image = _state(gram, labels, start)
+    # The rows still at work, their state, and the length of their next step.
+    rows, here, step = None, found, torch.ones_like(labels[:, :1])
     for _ in range(_MAX_NEWTON_STEPS):
-        logits = torch.addmm(gram.offset, trial, gram.matrix)
-        prediction = loss.predict(logits)
-        error = (prediction - labels).add_(trial, alpha=decay)
-        image = error @ gram.matrix
-        squared = (error * image).sum(-1).clamp_(min=0)
-        state = Duals(trial, logits, prediction, squared)
-        if accepted is None or accepted_image is None:
-            accepted, accepted_image = state, image
-        else:
-            worse = ~(squared < accepted.squared_residual)
-            step = torch.where(worse, step / 4, 1.0)
-            accepted = _choose(worse.unsqueeze(-1), accepted, state)
-            accepted_image = torch.where(worse.unsqueeze(-1), accepted_image, image)
-        open_rows = (accepted.squared_residual > floor) & (step > 1e-3)
-        if not bool(((weights @ accepted.squared_residual) > tolerance**2) & open_rows.any()):
+        active = (here.squared_residual > limit) & (step.squeeze(-1) > _SHORTEST_STEP)
+        count = int(active.sum())
+        if count == 0:
             break
-        curvature = loss.curvature(accepted.prediction)
+        if count < _COMPACT * len(active):
+            kept = active.nonzero().squeeze(-1)
+            rows = kept if rows is None else rows[kept]
+            here, image, step, labels = here.rows(kept), image[kept], step[kept], labels[kept]
         # What is left of the linear system adds to the gradient at most this much.
-        threshold = 0.01**2 * accepted.squared_residual.unsqueeze(-1) / (gram.scale * (decay + gram.scale))
-        correction = linear_response(gram, curvature, accepted_image / decay, threshold)
-        target = (labels - accepted.prediction).div_(decay).add_(correction)
-        trial = torch.lerp(accepted.dual, target, step.unsqueeze(-1))
-    assert accepted is not None
-    return accepted
+        threshold = _FORCING**2 * here.squared_residual.unsqueeze(-1) / (gram.scale * (decay + gram.scale))
+        correction = linear_response(gram, gram.loss.curvature(here.prediction), image / decay, threshold)
+        target = (labels - here.prediction).div_(decay).add_(correction)
+        trial, trial_image = _state(gram, labels, torch.lerp(here.dual, target, step))
+        better = (trial.squared_residual < here.squared_residual).unsqueeze(-1)
+        here, image = trial.where(better, here), torch.where(better, trial_image, image)
+        step = torch.where(better, 1.0, step / 4)
+        found = here if rows is None else found.replaced(rows, here)
+    return found
 
 
-def _choose(condition: Tensor, one: Duals, other: Duals) -> Duals:
-    return Duals(
-        torch.where(condition, one.dual, other.dual),
-        torch.where(condition, one.logits, other.logits),
-        torch.where(condition, one.prediction, other.prediction),
-        torch.where(condition.squeeze(-1), one.squared_residual, other.squared_residual),
-    )
+def _state(gram: Gram, labels: Tensor, dual: Tensor) -> tuple[Duals, Tensor]:
+    """Return the state at some duals, and M (residual + lambda_H a)."""
+    logits = torch.addmm(gram.offset, dual, gram.matrix)
+    prediction = gram.loss.predict(logits)
+    error = torch.add(prediction - labels, dual, alpha=gram.feature_decay)
+    image = error @ gram.matrix
+    return Duals(dual, logits, prediction, (error * image).sum(-1).clamp_(min=0)), image

@@ -131,7 +131,9 @@ class Variables:
             squares = squares + rows.square().sum()
         if e.bias_gradient is not None:
             squares = squares + e.bias_gradient.square().sum()
-        gradient = self._chain(point, rows, e.feature_gradient if self.problem.nonnegative else features, e.bias_gradient)
+        # The bounds are kept by projection, so that the methods are given the gradient as it is.
+        along = e.feature_gradient if self.problem.nonnegative else features
+        gradient = self._chain(point, rows, along, e.bias_gradient)
         return State(point, gradient, torch.stack([e.objective, squares.sqrt()]))
 
     def _chain(self, point: Tensor, rows: Tensor, features: Tensor, bias: Tensor | None) -> Tensor:
@@ -160,7 +162,7 @@ class Variables:
         return 1 - torch.cat([torch.zeros_like(rows), features, torch.zeros_like(bias)]).to(state.point)
 
     def batch_gradient(self, point: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-        """Return the gradient with the average over targets replaced by that over a fresh batch drawn from their law."""
+        """Return the gradient, the average over targets replaced by one over a fresh batch drawn from their law."""
         assert self.batch_size is not None
         problem, weights = self.problem, self.problem.targets.weights
         drawn = torch.multinomial(weights, self.batch_size, replacement=True, generator=self.generator)

@@ -62,7 +62,7 @@ class LBFGS(FirstOrder):
 
 
 def _apply_inverse(pairs: Pairs, gradient: Tensor, free: Tensor | None) -> Tensor:
-    """Return the two-loop product of the inverse Hessian's approximation, on the free coordinates, with the gradient."""
+    """Return the approximate inverse Hessian, on the free coordinates, times the gradient, by the two loops."""
     q = gradient.clone() if free is None else gradient * free
     used = []
     for s, y in reversed(pairs):

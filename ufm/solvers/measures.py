@@ -48,13 +48,13 @@ class Measures:
         K, d = w.shape
         found: dict[str, float | np.ndarray] = dict.fromkeys(("nc1", "nc2", "nc3", "etf_error"), math.nan)
         found |= {name: np.full(len(self.lam), math.nan) for name in ("width", "depth")}
-        if not bool(torch.isfinite(w).all()) or not bool(w.any()):
+        if not _has_shape(w):
             return found
         if d >= K - 1:
             found["etf_error"] = nearest_etf(w).relative_error
         if h is None or not bool(torch.isfinite(h).all()):
             return found
-        if self.pure is not None and d >= K - 1 and bool(h[self.pure[0]].any()):
+        if self.pure is not None and d >= K - 1 and _has_shape(h[self.pure[0]]):
             collapse = neural_collapse(h[self.pure[0]], self.pure[1], w)
             found |= {"nc1": collapse.nc1, "nc2": collapse.nc2, "nc3": collapse.nc3}
         if self.mixed is not None:
@@ -76,3 +76,8 @@ class Measures:
         means = (torch.bincount(index, weights * x, len(self.lam)) / total for x in (za - zb, (za + zb) / 2 - rest))
         width, depth = (x.cpu().numpy() for x in means)
         return {"width": width, "depth": depth}
+
+
+def _has_shape(rows: Tensor) -> bool:
+    """Return whether rows are finite and differ by more than what squares to zero."""
+    return bool(torch.isfinite(rows).all() and ((rows - rows.mean(0)).abs() > 1e-140).any())

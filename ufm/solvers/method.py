@@ -21,6 +21,7 @@ class Point:
     bias: Float[Tensor, "K"] | None
 
 
+@runtime_checkable
 class Iterate(Protocol):
     """One iterate of a method."""
 

@@ -58,6 +58,11 @@ def _accelerated(objective: Objective, start: Tensor) -> States:
             ahead, age = state, 0
             continue
         previous, (state, step) = state, found
+        if age and not state.objective <= previous.objective:
+            # Momentum has carried the point uphill: back, and on without it.
+            state = ahead = previous
+            age = 0
+            continue
         way = state.point - previous.point
         if (ahead.gradient @ way).item() > 0:
             age = 0

@@ -21,6 +21,12 @@ _SUBSET_PER_CLASS, _SUBSET_FACTOR = 10, 8
 # A subset's solve ends when the gradient is this fraction of the classifier's penalty's.
 _SUBSET_ACCURACY = 0.03
 _MAX_CONJUGATE_STEPS = 200
+# What the features may leave of the gradient at the start.
+_FIRST_TOLERANCE = 1e-4
+# Balancing goes on while a step leaves no more than this fraction of the imbalance.
+_BALANCING_PROGRESS = 0.6
+# The first trust region, relative to the classifier.
+_FIRST_RADIUS = 0.08
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,8 @@ class Newton:
         for field in ("nonnegative", "feature_norm", "row_norm"):
             if getattr(problem, field):
                 raise ValueError(
-                    f"{field}: got {getattr(problem, field)!r} with the method 'newton', which eliminates free features; "
-                    "expected another method, e.g. 'lbfgs'"
+                    f"{field}: got {getattr(problem, field)!r} with the method 'newton', which needs features and rows "
+                    "without constraint; expected another method, e.g. 'lbfgs'"
                 )
         check_integer("max_iter", run.max_iter, minimum=0)
 
@@ -67,8 +73,7 @@ class Newton:
                 levels = [*_subsets(merged, store, run), *levels]
             for level in levels:
                 last = level is levels[-1]
-                iterates = _trust_region(level, variables, x, run.tol)
-                for iterate in iterates:
+                for iterate in _minimise(level, variables, x, run.tol):
                     x = iterate.x
                     if last:
                         yield dataclasses.replace(iterate, whole=(problem, inverse, run))
@@ -101,6 +106,12 @@ class Eliminated:
         """The norm of the classifier's penalty's gradient."""
         return self.reduced.problem.weight_decay * torch.linalg.vector_norm(self.variables.factor(self.x)).item()
 
+    def balance(self) -> float:
+        """Return the classifier's gradient relative to its penalty's: how far it is from balance with the features."""
+        penalty = self.penalty_gradient
+        rows, _ = self.variables.split(self.gradient)
+        return torch.linalg.vector_norm(rows).item() / penalty if penalty > 0 else 0.0
+
     @cached_property
     def _features(self) -> Tensor | None:
         """The features of every target (N, d), where they are stored."""
@@ -122,7 +133,8 @@ class Eliminated:
         problem, _, _ = self.whole
         w, features, bias = self.variables.classifier(self.x), self._features, self.variables.bias(self.x)
         if features is not None:
-            return certify_evaluation(problem, problem.evaluate(w, problem.targets.weights.sqrt()[:, None] * features, bias))
+            scaled = problem.targets.weights.sqrt().unsqueeze(-1) * features
+            return certify_evaluation(problem, problem.evaluate(w, scaled, bias))
         return self._streamed_certificate(problem)
 
     def _streamed_certificate(self, problem: UFM) -> Certificate:
@@ -201,6 +213,29 @@ class _Variables:
         gradient = self.mask * torch.cat([rows, column.unsqueeze(-1)], 1)
         return Eliminated(reduced, self, x, at, gradient, at.value + self.penalty(x))
 
+    def balanced(self, at: Eliminated) -> Eliminated:
+        """Return the state at the best factorisation W H of the same logits, its features optimal again.
+
+        For logits Z = W H that is M = sqrt(lambda_H/lambda_W) (E z z^T)^(1/2), and E z z^T = M E[a a^T] M. Where the
+        features were optimal the objective cannot rise.
+        """
+        problem, reduction = self.problem, at.reduction
+        matrix = reduction.gram.matrix
+        covariance = matrix @ reduction.second_moment @ matrix
+        squares, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
+        values = math.sqrt(problem.feature_decay / problem.weight_decay) * squares.clamp(min=0).sqrt()
+        rank = self.start.shape[1] - 1
+        factor = (vectors * values.sqrt())[:, -rank:]
+        inverse = torch.where(values > values[-1] * torch.finfo(values.dtype).eps ** 0.5, 1 / values, 0.0)
+        # Duals that leave the logits as they are.
+        change = matrix @ (vectors * inverse) @ vectors.T
+        near = None
+        if reduction.duals is not None:
+            moved = [dataclasses.replace(block, dual=block.dual @ change) for block in reduction.duals]
+            near = dataclasses.replace(reduction, duals=moved)
+        tolerance = 1e-2 * max(at.gradient_norm, 1e-300)
+        return self.evaluate(at.reduced, torch.cat([factor, at.x[:, -1:]], 1), tolerance, near)
+
     def product(self, at: Eliminated, direction: Tensor) -> Tensor:
         """Return the reduced function's Hessian times a direction."""
         problem, (factor, _) = self.problem, self.split(at.x)
@@ -213,14 +248,30 @@ class _Variables:
         return self.mask * torch.cat([out_rows, out_column.unsqueeze(-1)], 1)
 
 
-def _trust_region(reduced: Reduced, variables: _Variables, x: Tensor, tol: float) -> Iterator[Eliminated]:
+def _minimise(reduced: Reduced, variables: _Variables, x: Tensor, tol: float) -> Iterator[Eliminated]:
+    """Yield the iterates on one set of targets."""
+    movable = bool(variables.mask.any())
+    state = variables.evaluate(reduced, x, _FIRST_TOLERANCE if movable else tol)
+    if variables.problem.classifier is None:
+        ratio = math.inf
+        while state.balance() < _BALANCING_PROGRESS * ratio:
+            yield state
+            ratio = state.balance()
+            state = variables.balanced(state)
+    if movable:
+        yield from _trust_region(variables, state, tol)
+    else:
+        yield state
+
+
+def _trust_region(variables: _Variables, state: Eliminated, tol: float) -> Iterator[Eliminated]:
     """Yield the iterates of the trust-region method; end where no step improves any more."""
-    state = variables.evaluate(reduced, x, tol if not bool(variables.mask.any()) else 1e-4)
-    radius = max(torch.linalg.vector_norm(x).item(), 1.0)
+    reduced = state.reduced
+    radius = _FIRST_RADIUS * max(torch.linalg.vector_norm(state.x).item(), 1.0)
     failures = 0
     while True:
         yield state
-        if not math.isfinite(state.objective) or not bool(variables.mask.any()):
+        if not math.isfinite(state.objective):
             return
         step, predicted, at_edge = _step(variables, state, radius)
         length = torch.linalg.vector_norm(step).item()
@@ -240,7 +291,7 @@ def _trust_region(reduced: Reduced, variables: _Variables, x: Tensor, tol: float
         if not ratio >= 0.25:
             radius = 0.25 * length
         elif ratio > 0.75 and at_edge:
-            radius *= 4
+            radius *= 2
         if ratio > 0.05:
             state = trial
         if failures >= 2 or radius < 1e-14 * torch.linalg.vector_norm(state.x).item():
@@ -248,7 +299,7 @@ def _trust_region(reduced: Reduced, variables: _Variables, x: Tensor, tol: float
 
 
 def _step(variables: _Variables, state: Eliminated, radius: float) -> tuple[Tensor, float, bool]:
-    """Return Steihaug's step within the radius, the decrease that its model predicts, and whether it ends at the edge."""
+    """Return Steihaug's step within the radius, the decrease that it predicts, and whether it ends at the edge."""
     gradient = state.gradient
     norm = torch.linalg.vector_norm(gradient).item()
     step, image = torch.zeros_like(gradient), torch.zeros_like(gradient)

@@ -28,8 +28,8 @@ class Reduction:
 
     gram: what was responded to. value: the expected loss and feature penalty. second_moment (K, K): sum of pi a a^T,
     minus twice the derivative in M over lambda_H. mean (K,): sum of pi a, minus the derivative in the bias over
-    lambda_H. feature_residual: as in `Certificate`. duals: the blocks' responses, where they are stored. tolerance: what
-    the feature residual was asked to be at most.
+    lambda_H. feature_residual: as in `Certificate`. duals: the blocks' responses, where they are stored. tolerance: on
+    the norm of each target's gradient, as asked for.
     """
 
     gram: Gram
@@ -76,12 +76,13 @@ class Reduced:
             return gram.loss.etf_logits(labels, scale / gram.feature_decay) / scale
         return prox_logits(labels, (scale / gram.feature_decay).expand(len(labels))) / scale
 
-    def respond(self, gram: Gram, tolerance: float, near: list[Duals] | None = None) -> Iterator[tuple[Tensor, Tensor, Duals]]:
+    def respond(
+        self, gram: Gram, tolerance: float, near: list[Duals] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Duals]]:
         """Yield labels, weights and responses, block by block; `near` are responses to start from."""
-        share = tolerance / math.sqrt(max(1, len(self.blocks)))
         for i, labels, weights in self._blocks():
             start = self._cold_start(gram, labels) if near is None else near[i].dual
-            yield labels, weights, response(gram, labels, weights, start, share)
+            yield labels, weights, response(gram, labels, start, tolerance)
 
     def evaluate(self, gram: Gram, tolerance: float, near: list[Duals] | None = None) -> Reduction:
         """Return the reduced function, its features optimal up to a feature residual of `tolerance` or rounding."""
@@ -105,7 +106,7 @@ class Reduced:
         return Reduction(gram, value, second_moment, mean, math.sqrt(max(squares, 0.0)), stored, tolerance)
 
     def product(self, at: Reduction, direction: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the derivatives of second moment and mean along a change of M (K, K, symmetric) and of the bias (K,)."""
+        """Return the derivatives of second moment and mean along a change of M (K, K) and of the bias (K,)."""
         gram = at.gram
         K = len(gram.matrix)
         total = gram.matrix.new_zeros(K * K + K)
@@ -186,6 +187,11 @@ class Reduced:
                     f"process {dist.get_rank()} of {dist.get_world_size()}: another process of the solve has ended or "
                     f"cannot be reached; start all of them again ({error})"
                 ) from error
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the only or the first one of a distributed solve."""
+    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def join_processes(timeout: float = 300.0) -> int:

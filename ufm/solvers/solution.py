@@ -37,9 +37,9 @@ class History:
     """What was recorded along the way, one entry per recorded iteration, as NumPy arrays (n,).
 
     iteration: number. seconds: since the start, recording left out. objective, gradient_norm, gap: as in `Certificate`
-    (gap NaN without one). nc1, nc2, nc3: neural collapse of the features of targets that are not mixed; etf_error: of
-    the classifier. lam (L,): the mixing coefficients among the targets; width, depth (n, L): of the channel at each.
-    NaN, or L = 0, where the problem has no such measure.
+    (gap infinite without one). nc1, nc2, nc3: neural collapse of the features of targets that are not mixed;
+    etf_error: of the classifier. lam (L,): the mixing coefficients among the targets; width, depth (n, L): of the
+    channel at each. NaN, or L = 0, where the problem has no such measure.
     """
 
     iteration: np.ndarray
@@ -133,9 +133,10 @@ def load_solution(path: str | Path, problem: UFM) -> Solution:
     if facts.get("format") != _FORMAT:
         raise ValueError(f"path: got {path}, which is no saved solution, expected a file written by Solution.save")
     w, h, bias = tensors["classifier"], tensors.get("features"), tensors.get("bias")
-    K, d = problem.targets.num_classes, problem.dim
-    if w.shape != (K, d) or (h is not None and len(h) != len(problem.targets)) or (bias is None) == problem.has_bias:
-        raise ValueError(f"path: got a solution of another problem, with a classifier {tuple(w.shape)}, expected {(K, d)}")
+    expected = (problem.targets.num_classes, problem.dim)
+    if w.shape != expected or (h is not None and len(h) != len(problem.targets)) or (bias is None) == problem.has_bias:
+        raise ValueError(f"path: got a solution of another problem, classifier {tuple(w.shape)}, expected {expected}")
+    names = ("objective", "gradient_norm", "converged", "iterations", "seconds", "method")
     return Solution(
         classifier=w,
         stored_features=h,
@@ -144,5 +145,5 @@ def load_solution(path: str | Path, problem: UFM) -> Solution:
         message=Message[facts["message"]],
         history=History(**{f.name: tensors[f"history.{f.name}"].numpy() for f in fields(History)}),
         problem=problem,
-        **{name: facts[name] for name in ("objective", "gradient_norm", "converged", "iterations", "seconds", "method")},
+        **{name: facts[name] for name in names},
     )
