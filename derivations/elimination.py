@@ -152,16 +152,17 @@ def _linear_response(d: Derivation) -> None:
 
 
 def _linear_system(d: Derivation) -> None:
-    pairs, steps, slopes = [], [], []
+    pairs, steps = [], []
     for K in FEW:
         M, S, w, e = _symmetric("M", K), _symmetric("S", K), vector("w", K), vector("e", K)
         identity = sp.eye(K)
         pairs.append(((lambda_H * identity + S * M) * S * w, (lambda_H * S + S * M * S) * w))
         quadratic = lambda_H * (w.T * S * w)[0] + ((S * w).T * M * (S * w))[0]
         pairs.append(((w.T * (lambda_H * S + S * M * S) * w)[0], quadratic))
-        # What the step -e/lambda_H leaves of the equation is S M e/lambda_H, and the response x takes it away.
         steps.append(((lambda_H * identity + S * M) * (-e / lambda_H) + S * M * e / lambda_H, -e))
-        slopes.append(((e.T * M * (-e))[0], -(e.T * M * e)[0]))
+        t = sp.Symbol("t", real=True)
+        line = e - t * e
+        steps.append((sp.diff((line.T * M * line)[0], t).subs(t, 0), -2 * (e.T * M * e)[0]))
     d.identities(
         "Every such system, and every Newton step, is of the form $(\\lambda_H I + S M)\\,x = S\\,v$. Its solution is "
         "in the range of $S$; with $x = S w$ it becomes symmetric and positive semidefinite, so that conjugate "
@@ -172,17 +173,11 @@ def _linear_system(d: Derivation) -> None:
         cases=FEW_TEXT,
     )
     d.identities(
-        "Newton's step for $e(a) = p - y + \\lambda_H a = 0$ splits into $-e/\\lambda_H$ and such a response $x$.",
+        "Newton's step for $e(a) = p - y + \\lambda_H a = 0$ splits into $-e/\\lambda_H$ and such a response. Along it "
+        "the squared norm $e^\\top M e$ of the gradient in the feature falls: its slope is minus twice itself.",
         steps,
         shown=r"\left(\lambda_H I + S M\right)\delta = -e: \qquad \delta = -\frac{e}{\lambda_H} + x, \quad "
         r"\left(\lambda_H I + S M\right) x = S\,\frac{M e}{\lambda_H}",
-        cases=FEW_TEXT,
-    )
-    d.identities(
-        "Along it, the squared norm $e^\\top M e$ of the gradient in the feature falls: a short enough step improves.",
-        slopes,
-        shown=r"\frac{\mathrm d}{\mathrm ds}\,\tfrac12\,e^\top M e = e^\top M\left(\lambda_H I + S M\right)\delta = "
-        r"-e^\top M e",
         cases=FEW_TEXT,
     )
     pairs = []
@@ -245,19 +240,16 @@ def _balancing(d: Derivation) -> None:
         r"2\sqrt{\lambda_W\lambda_H}\operatorname{tr} R = \operatorname{tr}\left[\left(\sqrt{\lambda_W} M - "
         r"\sqrt{\lambda_H} R\right) M^{-1}\left(\sqrt{\lambda_W} M - \sqrt{\lambda_H} R\right)\right] \ge 0",
     )
-    value = sp.Symbol("sigma", positive=True)
-    mu = sp.Symbol("mu", positive=True)
+    value, mu = sp.symbols("sigma mu", positive=True)
     cost = (lambda_W * mu + lambda_H * value**2 / mu) / 2
     best = sp.solve(sp.diff(cost, mu), mu)[0]
-    d.identity(
-        "So the best factorisation has $M$ proportional to $R$, one singular value $\\sigma$ of the scaled logits at a "
-        "time, and the penalty that is left is a multiple of the nuclear norm.",
-        cost.subs(mu, best) + 0 * best,
-        sp.sqrt(lambda_W * lambda_H) * value,
+    d.identities(
+        "So the best factorisation has $M$ proportional to $R$, and what is left of the penalty is a multiple of the "
+        "nuclear norm; here for one singular value $\\sigma$ of the scaled logits.",
+        [(best, sp.sqrt(lambda_H / lambda_W) * value), (cost.subs(mu, best), sp.sqrt(lambda_W * lambda_H) * value)],
         shown=r"M = \sqrt{\frac{\lambda_H}{\lambda_W}}\left(\mathbb E\,z z^\top\right)^{1/2}, \qquad "
         r"\text{penalty} = \sqrt{\lambda_W\lambda_H}\;\lVert\tilde Z\rVert_*",
     )
-    d.identity("The scale of $M$ is the minimiser.", best, sp.sqrt(lambda_H / lambda_W) * value)
     M, a = _symmetric("M", 3), vector("a", 3)
     d.identity(
         "In dual numbers, $z = M a$. The loss is unchanged and the penalty not larger, so the objective cannot rise; "
@@ -276,23 +268,16 @@ def _chord(d: Derivation) -> None:
         q = t * p + (1 - t) * y
         value = -sum(entry * sp.log(entry) for entry in q)
         curvature = -sum((a - b) ** 2 / e for a, b, e in zip(p, y, q, strict=True))
-        # The first derivative of sum q is constant, so that only the logarithms bend.
         pairs.append((sp.diff(value, t, 2), curvature))
+    r, centred = sp.symbols("r_k c_k", real=True)
+    pairs.append((sp.diff(-((t * r) ** 2 / 2 + t * r * centred), t, 2), -(r**2)))
     d.identities(
-        "*A bound in one pass.* Let $D(t)$ be the certificate's dual value at $t$ times the residuals. For cross "
-        "entropy it is concave.",
+        "*A bound in one pass.* Let $D(t)$ be the certificate's dual value at $t$ times the residuals. It is concave, "
+        "here for cross entropy; for mean squared error $D''(t) = -\\mathbb E\\lVert r\\rVert^2$.",
         pairs,
         shown=r"D(t) = \mathbb E\,\mathcal H\left(t\,p + (1-t)\,y\right), \qquad D''(t) = -\mathbb E\sum_k "
         r"\frac{(p_k - y_k)^2}{t\,p_k + (1-t)\,y_k} \le 0",
         cases=SMALL_TEXT,
-    )
-    r, y = sp.symbols("r_k c_k", real=True)
-    d.identity(
-        "So it is for mean squared error, with $c_k = y_k - 1/K$.",
-        sp.diff(-((t * r) ** 2 / 2 + t * r * y), t, 2),
-        -(r**2),
-        shown=r"D(t) = -\mathbb E\left[\tfrac{t^2}{2}\lVert r\rVert^2 + t\,r^\top c\right], \qquad D''(t) = -\mathbb "
-        r"E\lVert r\rVert^2",
     )
     d.say(
         "A concave function is above its chord. Both ends can be summed before the scale $t = \\min(1, "
@@ -337,7 +322,7 @@ def check() -> tuple[Check, ...]:
 def _linear_checks() -> tuple[Check, ...]:
     """Compare the linear response and the resolvent for an ill-conditioned system with dense solutions."""
     rng = np.random.default_rng(9)
-    K, decay = 5, 1e-6
+    K, decay = 5, 2.0**-10
     p = np.array([0.9, 0.09, 0.009, 0.0009, 0.0001])
     v, W = rng.normal(size=K), rng.normal(size=(K, K))
     S = mp.diag(numbers(p)) - mp.matrix(p) * mp.matrix(p).T
@@ -349,9 +334,9 @@ def _linear_checks() -> tuple[Check, ...]:
     resolved = curvature.resolvent(decay, torch.ones(1, dtype=torch.float64))(right)
     return (
         compared(
-            "`linear_response` for $\\lambda_H = 10^{-6}$", x[0], list(mp.lu_solve(system, S * mp.matrix(v))), 1e-9
+            "`linear_response` for $\\lambda_H = 2^{-10}$", x[0], list(mp.lu_solve(system, S * mp.matrix(v))), 1e-9
         ),
-        compared("`resolvent` for $\\lambda_H = 10^{-6}$", resolved[0], list(inverse), 1e-13),
+        compared("`resolvent` for $\\lambda_H = 2^{-10}$", resolved[0], list(inverse), 1e-13),
     )
 
 
@@ -386,8 +371,8 @@ def _reduced(
 
 CLAIM = Claim(
     title="The features eliminated",
-    statement=r"""For fixed classifier and bias let $a = -(p - y)/\lambda_H$ at each target's best feature $h = W^\top a$,
-and $A = \mathbb E\,a a^\top$. The minimum over the features is a convex function of $M = W W^\top$ and $b$, and
+    statement=r"""For fixed $W$ and $b$, each target's best feature is $h = W^\top a$ with $a = -(p - y)/\lambda_H$. Let
+$A = \mathbb E\,a a^\top$. The minimum over the features is a convex function of $M = W W^\top$ and $b$, and
 $$\frac{\partial F}{\partial W} = \lambda_W W - \lambda_H A\,W, \qquad
 \left(\lambda_H I + S M\right)\mathrm da = -S\left(\mathrm dM\,a + \mathrm db\right),$$
 where $S$ is the loss's Hessian in the logits. With $c = \operatorname{tr} M/(K-1)$, the system is solved by conjugate

@@ -86,8 +86,9 @@ def solve(
     seconds = recorder.seconds()
     certificate = recorder.add(loop.iteration, loop.chosen)
     message = loop.message
-    if message is Message.STALLED and rules.met(certificate):
-        message = Message.CONVERGED
+    if message in (Message.STALLED, Message.CONVERGED):
+        # The certificate has the last word: it evaluates the point anew, without what the method carries along.
+        message = Message.CONVERGED if rules.met(certificate) else Message.STALLED
     end, history = loop.chosen.point(), recorder.history()
     return Solution(
         classifier=end.classifier,
@@ -145,7 +146,7 @@ class _Loop:
                 raise
 
     def _ends(self, iteration: int, iterate: Iterate) -> bool:
-        if self.best is None or not iterate.objective > self.best[0].objective:
+        if self.best is None or _better(iterate, self.best[0]):
             self.best = iterate, iteration
         self.bar.set_postfix(gradient_norm=f"{iterate.gradient_norm:.2e}", refresh=False)
         if not math.isfinite(iterate.objective) or not math.isfinite(iterate.gradient_norm):
@@ -157,6 +158,14 @@ class _Loop:
         else:
             return False
         return True
+
+
+def _better(one: Iterate, other: Iterate) -> bool:
+    """Return whether an iterate is lower, or as low up to rounding and nearer to stationary."""
+    rounding = 1e-14 * abs(other.objective)
+    if abs(one.objective - other.objective) <= rounding:
+        return one.gradient_norm < other.gradient_norm
+    return not one.objective > other.objective
 
 
 def _method(method: str | Method) -> Method:

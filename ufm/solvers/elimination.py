@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ufm.losses import Curvature, Loss
 
-_MAX_NEWTON_STEPS = 60
+_MAX_NEWTON_STEPS = 300
 _MAX_INNER_STEPS = 200
-_SHORTEST_STEP = 1e-3
+_SHORTEST_STEP = 1e-12
 # Fraction of the gradient that a Newton step may leave.
 _FORCING = 0.01
 # Rows that have ended are left out once no more than this fraction is still at work.
@@ -136,7 +136,8 @@ def response(gram: Gram, labels: Float[Tensor, "n K"], start: Float[Tensor, "n K
         trial, trial_image = _state(gram, labels, torch.lerp(here.dual, target, step))
         better = (trial.squared_residual < here.squared_residual).unsqueeze(-1)
         here, image = trial.where(better, here), torch.where(better, trial_image, image)
-        step = torch.where(better, 1.0, step / 4)
+        # Far away, where the loss is nearly linear, Newton's steps are much too long.
+        step = torch.where(better, (4 * step).clamp(max=1.0), step / 4)
         found = here if rows is None else found.replaced(rows, here)
     return found
 

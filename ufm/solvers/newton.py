@@ -25,6 +25,8 @@ _MAX_CONJUGATE_STEPS = 200
 _FIRST_TOLERANCE = 1e-4
 # Balancing goes on while a step leaves no more than this fraction of the imbalance.
 _BALANCING_PROGRESS = 0.6
+# Curvature that counts as none, relative to the classifier's penalty's.
+_FLAT = 1e-9
 # The first trust region, relative to the classifier.
 _FIRST_RADIUS = 0.08
 
@@ -312,6 +314,9 @@ def _step(variables: _Variables, state: Eliminated, radius: float) -> tuple[Tens
         product = variables.product(state, direction)
         figures = [direction * product, direction * direction, step * direction, step * step]
         curvature, pp, sp, ss = torch.stack([figure.sum() for figure in figures]).tolist()
+        # Rotations of classifier and features together change nothing: rounding must not send the step along them.
+        if abs(curvature) <= _FLAT * variables.problem.weight_decay * pp:
+            break
         length = square / curvature if curvature > 0 else math.inf
         if not ss + 2 * length * sp + length**2 * pp < radius**2:
             at_edge = True

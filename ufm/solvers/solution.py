@@ -67,8 +67,8 @@ class Solution:
 
     classifier (K, d), bias (K,) or None: the point; its features are `features`. objective: F there. gradient_norm: as
     in `Certificate`. certificate: what is proved about it. converged: whether what was asked was reached. message: why
-    it ended. Where it did not converge, the point is the one of the lowest objective, and the last entry of the history
-    belongs to it. iterations, seconds: what it took, a resumed solve's earlier parts included. history: recorded
+    it ended. Where it did not converge, the point is the one of the lowest objective (up to rounding, of the smallest
+    gradient among those), and the last entry of the history belongs to it. iterations, seconds: what it took, a resumed solve's earlier parts included. history: recorded
     values. problem: what was solved. method: the method's name.
     """
 

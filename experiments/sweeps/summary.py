@@ -1,0 +1,77 @@
+"""What sweeps found, as Markdown: agreement with the closed form on collapse, and methods' times to a gap."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from experiments.sweeps.store import POINTS, Line, read_config, read_lines
+
+
+def summary(folders: list[Path]) -> str:
+    """Return the text about all the folders; raise ValueError for one that holds no sweep."""
+    parts = ["# Sweeps\n\nWritten by `python -m experiments.sweep summary`; every number is from `points.jsonl`.\n"]
+    for folder in folders:
+        config, lines = read_sweep(folder)
+        counts = Counter(line["status"] for line in lines)
+        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        commands = "".join(f"    {command}\n" for command in config["commands"])
+        parts.append(f"## {folder.name}\n\n{config['points']} points: {told}.\n\n{commands}")
+        with_history = [line for line in lines if "history" in line]
+        # Where histories are kept, time is the question; elsewhere it is collapse.
+        parts.append(_times(with_history) if with_history else _collapse(lines))
+    return "\n".join(parts)
+
+
+def read_sweep(folder: Path) -> tuple[dict[str, Any], list[Line]]:
+    """Return a folder's configuration and lines; raise ValueError if it holds no sweep."""
+    config = read_config(folder)
+    if not (folder / POINTS).is_file():
+        raise ValueError(f"folder: got {str(folder)!r}, expected one with the {POINTS} of a sweep")
+    return config, list(read_lines(folder / POINTS)[0].values())
+
+
+def agrees(line: Line) -> bool | None:
+    """Return whether solver and closed form say the same about collapse; None where the solver cannot tell."""
+    return None if line["collapsed"] is None else line["collapsed"] == line["closed_form"]["collapsed"]
+
+
+def _collapse(lines: list[Line]) -> str:
+    text = [
+        "Collapsed or not, the solver's certificate (not collapsed: its objective is below that of zero; collapsed:"
+    ]
+    text += ["its lower bound proves that nothing is, to a relative 1e-12 or `gap_tol`) against the closed form:", ""]
+    text += ["| method | points | agree | disagree | solver undecided | objective, largest relative difference |"]
+    text += ["| --- | --- | --- | --- | --- | --- |"]
+    usable = [line for line in lines if line.get("closed_form")]
+    for method in dict.fromkeys(line["parameters"]["method"] for line in usable):
+        mine = [line for line in usable if line["parameters"]["method"] == method]
+        counts = Counter(agrees(line) for line in mine)
+        worst = max(abs(line["objective"] / line["closed_form"]["objective"] - 1) for line in mine)
+        text.append(f"| {method} | {len(mine)} | {counts[True]} | {counts[False]} | {counts[None]} | {worst:.1e} |")
+    odd = [line for line in usable if not agrees(line)]
+    text += ["", "Every point agrees." if not odd else "Points that do not agree:", ""]
+    for line in odd:
+        product = line["weight_decay"] * line["feature_decay"] / line["closed_form"]["threshold"]
+        parameters = line["parameters"]
+        text.append(
+            f"- {parameters['method']}, K = {parameters['num_classes']}, alpha = {parameters['alpha']}, "
+            f"lambda_W lambda_H at {product:.6g} of the threshold: solver {line['collapsed']}, closed form "
+            f"{line['closed_form']['collapsed']} ({line['message']})"
+        )
+    return "\n".join(text).rstrip() + "\n"
+
+
+def _times(lines: list[Line]) -> str:
+    gaps = list(lines[0]["reached"])
+    header = " | ".join(gaps)
+    text = ["Seconds on one thread, and iterations, to a certified relative gap; - where it was not reached:", ""]
+    text += [f"| method | {header} | iterations in all | seconds in all | last gap | ended |"]
+    text += [f"| {' | '.join(['---'] * (len(gaps) + 5))} |"]
+    for line in lines:
+        reached = line["reached"].values()
+        cells = ["-" if at is None else f"{at['seconds']:.3g} ({at['iteration']:.0f})" for at in reached]
+        text.append(
+            f"| {line['parameters']['method']} | {' | '.join(cells)} | {line['iterations']} | {line['seconds']:.3g} "
+            f"| {line['relative_gap']:.1e} | {line['status']} |"
+        )
+    return "\n".join(text) + "\n"

@@ -1,0 +1,41 @@
+"""What the figures of sweeps share: reading a sweep's folder, and drawing one from the command line."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from experiments.sweeps.summary import read_sweep
+from ufm.console import parse
+from ufm.plotting import style
+from ufm.storage import atomic_path
+
+
+def read_lines(sweep: Path) -> list[dict[str, Any]]:
+    """Return the lines of a sweep's folder whose solve did not fail; raise ValueError if there are none."""
+    lines = [line for line in read_sweep(sweep)[1] if line["status"] != "failed"]
+    if not lines:
+        raise ValueError(f"sweep: got {str(sweep)!r}, which has no solved point, expected a finished sweep's folder")
+    return lines
+
+
+def save(figure: Figure, name: str, out: Path) -> Path:
+    """Write a figure as PNG and PDF, and return the PNG's path."""
+    with style():
+        for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
+            with atomic_path(out / f"{name}{suffix}") as temporary:
+                figure.savefig(temporary, metadata=metadata)
+    return out / f"{name}.png"
+
+
+def main(form: type, name: str, draw: Callable[[Path], Figure], description: str | None) -> int:
+    """Draw one figure, as the command line says (`sweep` and `out`), print its path and return the exit status."""
+    try:
+        config = parse(form, prog=f"python -m figures.{name}", description=description)
+        print(save(draw(Path(config.sweep)), name, Path(config.out)))
+    except ValueError as error:
+        print(f"figures.{name}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
