@@ -88,22 +88,23 @@ def _mixing(d: Derivation) -> None:
         shown=r"\theta\,v_k = \theta\,(\bar y_k + \bar r_k) - \bar r_k \ge 0 \iff \theta \ge \frac{\bar r_k}{\bar "
         r"y_k + \bar r_k}, \qquad \theta = \max_k \frac{\bar r_k}{\bar y_k + \bar r_k} \in [0, 1]",
     )
-    d.say(
-        "Where the bias is stationary, $\\bar r = 0$ and $\\theta = 0$: the correction costs nothing at an optimum."
-    )
+    d.say("Where the bias is stationary, $\\bar r = 0$ and $\\theta = 0$: the correction costs nothing at an optimum.")
     pairs = []
     for size in SMALL:
         v, y = simplex("v", size), simplex("y", size)
         squares = sum(a * (1 - a) + b * (1 - b) + 2 * a * b for a, b in zip(v, y, strict=True))
         pairs.append((2 - (v - y).dot(v - y), squares))
     d.identities(
-        "*In one pass,* before $\\theta$ is known: entropy is concave and not negative, and the difference of two "
-        "distributions is at most $\\sqrt 2$ long, so that the correction changes each norm by no more than that.",
+        "*In one pass,* before $\\theta$ is known: the difference of two distributions is at most $\\sqrt 2$ long.",
         pairs,
-        shown=r"2 - \lVert v - y\rVert^2 = \sum_k \left[v_k(1-v_k) + y_k(1-y_k) + 2 v_k y_k\right] \ge 0, \quad "
-        r"\mathcal H(q_j) \ge (1-\theta)\,\mathcal H(p_j), \quad \lVert G\rVert_2 \le (1-\theta)\lVert G_1\rVert_2 + "
-        r"\theta\sqrt 2",
+        shown=r"2 - \lVert v - y\rVert^2 = \sum_k \left[v_k(1-v_k) + y_k(1-y_k) + 2 v_k y_k\right] \ge 0",
         cases=SMALL_TEXT,
+    )
+    d.say(
+        "Entropy is concave and not negative, and norms obey the triangle inequality, so that the correction changes "
+        "the bound by no more than this.",
+        r"\mathcal H(q_j) \ge (1-\theta)\,\mathcal H(p_j), \qquad \lVert G\rVert_2 \le (1-\theta)\lVert G_1\rVert_2 + "
+        r"\theta\sqrt 2",
     )
 
 
@@ -196,8 +197,8 @@ def _fixed_classifier(d: Derivation) -> None:
             (gap + v**2 / (2 * lambda_H), gradient**2 / (2 * lambda_H)),
             (gap, penalty * (2 * gradient - penalty) / (2 * lambda_H)),
         ],
-        shown=r"v h + \frac{\lambda_H}{2} h^2 + \frac{\max(0, -v)^2}{2\lambda_H} = \frac{1}{2\lambda_H}\begin{pmatrix}"
-        r"g^2 \\ c\,(2 g - c)\end{pmatrix} \qquad\text{for } g \le c, \quad g > c",
+        shown=r"v h + \frac{\lambda_H}{2} h^2 + \frac{\max(0, -v)^2}{2\lambda_H} = \frac{g^2}{2\lambda_H} "
+        r"\quad\text{for } g \le c, \qquad \frac{c\,(2 g - c)}{2\lambda_H} \quad\text{for } g > c",
     )
     pairs = []
     for size in (2, 3, 4):
@@ -213,11 +214,15 @@ def _fixed_classifier(d: Derivation) -> None:
         cases="d = 2, 3, 4",
     )
     d.say(
-        "So for a fixed classifier there is no scaling $t$; the conjugates of bias and features are subtracted, each "
-        "with its weight. In one pass the triangle inequality bounds the features' part after the mixing.",
+        "So for a fixed classifier there is no scaling $t$; the conjugates $\\chi$ of the features and that of the "
+        "bias are subtracted.",
         r"F \ge -\sum_j\pi_j\left[\ell^*(u_j) + \chi(W^\top u_j)\right] - \frac{\lVert\bar u\rVert^2}{2\lambda_b} + "
-        r"\frac{\lambda_W}{2}\lVert W\rVert_F^2, \qquad \sqrt{\mathbb E\lVert W^\top u\rVert^2} \le "
-        r"(1-\theta)\sqrt{\mathbb E\lVert W^\top r\rVert^2} + \theta\sqrt2\,\lVert W\rVert_2",
+        r"\frac{\lambda_W}{2}\lVert W\rVert_F^2",
+    )
+    d.say(
+        "In one pass the triangle inequality bounds the features' part after the mixing.",
+        r"\sqrt{\mathbb E\lVert W^\top u\rVert^2} \le (1-\theta)\sqrt{\mathbb E\lVert W^\top r\rVert^2} + "
+        r"\theta\sqrt2\,\lVert W\rVert_2",
     )
 
 
@@ -230,7 +235,7 @@ CASES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("a fixed classifier, nonnegative features", {"nonnegative": True, "classifier": True}),
     ("a fixed classifier, features of fixed norm", {"feature_norm": 1.5, "classifier": True}),
     ("rows of fixed norm", {"row_norm": 0.75}),
-    ("rows and features of fixed norm, a free bias", {"row_norm": 0.75, "feature_norm": 1.5, "bias_decay": 0.0}),
+    ("rows and features of fixed norm, a free bias", {"row_norm": 0.75, "feature_norm": 0.125, "bias_decay": 0.0}),
 )
 
 
@@ -336,18 +341,16 @@ def _tightness() -> float:
 
 CLAIM = Claim(
     title="The certificate with a bias and with constraints",
-    statement=r"""The certificate of a point with residuals $r_j = p_j - y_j$ and mean residual $ar r$ extends as
-follows. A bias with penalty $\lambda_b$ subtracts $\lVert t\,ar rVert^2/(2\lambda_b)$. A free bias asks for dual
+    statement=r"""The certificate of a point with residuals $r_j = p_j - y_j$ and mean residual $\bar r$ extends as
+follows. A bias with penalty $\lambda_b$ subtracts $\lVert t\,\bar r\rVert^2/(2\lambda_b)$. A free bias asks for dual
 variables of mean zero; for cross entropy a share
-$$	heta = \max_k rac{ar r_k}{ar y_k + ar r_k}$$
+$$\theta = \max_k \frac{\bar r_k}{\bar y_k + \bar r_k}$$
 of one distribution, mixed into all predictions, provides them. A fixed norm of the rows or features replaces its
 penalty by the multiplier for which the gradient is orthogonal to them, and adds a constant. For a fixed classifier
-the conjugates are $rac{1}{2\lambda_H}\lVert\max(0, -W^	op u)Vert^2$ for nonnegative features and $ho\lVert
-W^	op uVert - rac{\lambda_H}{2}ho^2$ for features of norm $ho$.""",
+the conjugates are $\frac{1}{2\lambda_H}\lVert\max(0, -W^\top u)\rVert^2$ for nonnegative features and $\rho\lVert
+W^\top u\rVert - \frac{\lambda_H}{2}\rho^2$ for features of norm $\rho$.""",
     assumptions=(
-        r"Expectation convention; any labels on the simplex, any weights, any $d$; multipliers $
-u_W, 
-u_H > 0$.",
+        r"Expectation convention; any labels on the simplex, any weights, any $d$; multipliers $\nu_W, \nu_H > 0$.",
         r"Nonnegative features with a free classifier: the bound of the free features holds, and is not tight.",
     ),
     implemented_by=("ufm.certify", "ufm.solvers.reduced.Reduced.bound"),

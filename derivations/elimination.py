@@ -305,14 +305,14 @@ def check() -> tuple[Check, ...]:
     direction = torch.from_numpy(np.column_stack([V, change]))
     step = mp.mpf(10) ** -12
     slope, curve = (moved(step) - moved(-step)) / (2 * step), (moved(step) - 2 * here + moved(-step)) / step**2
-    image = (variables.product(state, direction) * direction).sum()
+    image = (variables.product(state, direction, 1e-12) * direction).sum()
     lost = state.objective - reduced.bound(state.reduction)
     found = response(state.reduction.gram, torch.from_numpy(y), torch.zeros(3, K, dtype=torch.float64), 1e-15)
     return (
         compared("objective of the reduced function", [state.objective], [here], 1e-14),
         compared("features of `response`", found.dual.numpy() @ W, features, 1e-13),
         compared("slope along a direction", [(state.gradient * direction).sum()], [slope], 1e-13, scale=here),
-        compared("curvature along it (`linear_response` is asked for $10^{-3}$)", [image], [curve], 1e-3),
+        compared("curvature along it", [image], [curve], 1e-10),
         compared("$W W^\\top$ of the balancing step", variables.balanced(state).reduction.gram.matrix, gram, 1e-12),
         compared("gap of `Reduced.bound`", [lost], [here - bound], 1e-13, scale=here),
         *_linear_checks(),
@@ -331,7 +331,7 @@ def _linear_checks() -> tuple[Check, ...]:
     x = linear_response(gram, curvature, right, torch.full((1, 1), 1e-26, dtype=torch.float64))
     system = mp.mpf(decay) * mp.eye(K) + S * matrix(W @ W.T)
     inverse = mp.lu_solve(mp.mpf(decay) * mp.eye(K) + S, mp.matrix(v))
-    resolved = curvature.resolvent(decay, torch.ones(1, dtype=torch.float64))(right)
+    resolved = curvature.resolvent(decay, torch.tensor(1.0, dtype=torch.float64))(right)
     return (
         compared(
             "`linear_response` for $\\lambda_H = 2^{-10}$", x[0], list(mp.lu_solve(system, S * mp.matrix(v))), 1e-9
@@ -357,6 +357,8 @@ def _reduced(
             if mp.norm(gradient) < mp.mpf(10) ** -44:
                 break
             h -= mp.lu_solve(w.T * (mp.diag(list(p)) - p * p.T) * w + lambda_h * mp.eye(w.cols), gradient)
+        else:
+            raise ArithmeticError("Newton's method did not converge")
         z, r = w * h, p - y
         value += pi * (cross_entropy(list(z + b), list(y)) + lambda_h / 2 * mp.fdot(h, h))
         covariance, moment, mean = covariance + pi * z * z.T, moment + pi * r * r.T, mean + pi * r

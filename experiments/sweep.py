@@ -21,12 +21,12 @@ import tyro
 
 from experiments.sweeps.grid import Grid, read_grid
 from experiments.sweeps.point import versions
-from experiments.sweeps.store import CONFIG, Store, read_config
+from experiments.sweeps.store import CONFIG, Store, read_config, write_config
 from experiments.sweeps.summary import summary
 from experiments.sweeps.workers import Workers, solve_points
 from ufm.console import parse
 from ufm.progress import progress_bar
-from ufm.storage import atomic_path, write_json
+from ufm.storage import atomic_path
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Run:
                     f"out: got {self.out!r}, which holds {strangers} points of another grid; expected a new folder, "
                     "or a grid that contains all of its points"
                 )
-            write_json(folder / CONFIG, self._description(grid, len(points), folder, command))
+            write_config(folder, self._description(grid, len(points), folder, command))
             done = {key for key, line in store.lines.items() if not (self.retry_failed and line["status"] == "failed")}
             todo = [point for key, point in points.items() if key not in done]
             bar = progress_bar(len(points), "sweep", unit="points", initial=len(done))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 import ufm
-from figures.sweeps import main, read_lines
+from figures.sweeps import main, read_lines, title
 from ufm.plotting import CLOSED_FORM, NETWORK, RIVAL, SINGLE_COLUMN, SOLVER, style
 
 _MARKS = {
@@ -44,12 +44,13 @@ def draw(sweep: Path) -> Figure:
     grid = np.geomspace(alpha.min() / 1.3, alpha.max() * 1.3, 200)
     curve = np.array([ufm.joint_optimum(ufm.Mixup(K, a), 1.0, 1.0).threshold for a in grid])
     collapsed = [line["collapsed"] for line in lines]
+    methods = " and ".join(dict.fromkeys(title(line["parameters"]["method"]) for line in lines))
     with style():
         figure = Figure(figsize=(SINGLE_COLUMN, 4.2))
         above, below = figure.subplots(2, 1, sharex=True)
         above.plot(grid, curve, color=CLOSED_FORM, zorder=0, label=r"closed form, $(\alpha+1)/((2\alpha+1)K)$")
         _scatter(above, alpha, product, collapsed)
-        above.set(yscale="log", ylabel=r"$\lambda_W\lambda_H$", title=f"K = {K}")
+        above.set(yscale="log", ylabel=r"$\lambda_W\lambda_H$", title=f"K = {K}, every point by {methods}")
         below.axhline(0, color=CLOSED_FORM, zorder=0)
         _scatter(below, alpha, product / threshold - 1, collapsed)
         below.set_yscale("symlog", linthresh=1e-3, linscale=0.5)
@@ -57,7 +58,9 @@ def draw(sweep: Path) -> Figure:
         below.set(ylabel="product over threshold, minus 1", ylim=(-3, 20))
         below.set_yticks([-1, -0.1, -0.01, -0.001, 0, 0.001, 0.01, 0.1, 1, 10])
         below.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
+        below.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "\N{MINUS SIGN}") if value else "0")
+        )
         below.yaxis.set_minor_formatter(NullFormatter())
         figure.legend(*above.get_legend_handles_labels(), loc="outside lower center")
         return figure

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from figures.sweeps import main, read_lines
+from figures.sweeps import main, read_lines, title
 from ufm.plotting import CLOSED_FORM, NETWORK, RIVAL, SINGLE_COLUMN, SOLVER, style
 
 # The rest of Okabe and Ito's palette behind the project's four.
 _COLOURS = (SOLVER, CLOSED_FORM, RIVAL, NETWORK, "#CC79A7", "#E69F00", "#56B4E9", "0.5")
 _DASHES = ("-", "--", "-.", ":")
-_TITLES = {"lbfgs": "L-BFGS", "gradient_descent": "gradient descent", "adam": "Adam", "newton": "Newton"}
 
 
 @dataclass(frozen=True)
@@ -45,24 +44,9 @@ def draw(sweep: Path) -> Figure:
             # The start is at no time, which a logarithmic axis has no place for.
             axis.plot(seconds[1:], gap[1:], dashes, marker=marker, markersize=2.5, color=colour, label=label)
         axis.set(xscale="log", yscale="log", xlabel="seconds, one thread", ylabel="certified gap / objective")
-        axis.set_ylim(top=30)
+        axis.set_ylim(top=3)
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return figure
-
-
-def title(spelling: str) -> str:
-    """Return the words for a method's spelling."""
-    name, _, settings = spelling.partition(":")
-    if name == "momentum":
-        name = "SGD with momentum" if settings else "accelerated gradient"
-    words = [_TITLES.get(name, name)]
-    for setting in settings.split(",") if settings else []:
-        word, _, value = setting.partition("=")
-        if word == "learning_rate":
-            words.append(f"rate {float(value):g}")
-        elif not (spelling.startswith("momentum") and word == "momentum"):
-            words.append(f"{word} {value}")
-    return ", ".join(words)
 
 
 if __name__ == "__main__":

@@ -81,3 +81,21 @@ def nuclear_norm_optimum(
     problem = cp.Problem(cp.Minimize(loss + penalty))
     problem.solve(solver=cp.SCS, eps=1e-9, max_iters=200_000)
     return float(problem.value), str(problem.status)  # pyright: ignore[reportArgumentType]
+
+
+def nuclear_norm_with_bias(
+    labels: np.ndarray, weights: np.ndarray, weight_decay: float, feature_decay: float, loss: str, bias_decay: float
+) -> tuple[float, str]:
+    """Return the optimal value of the relaxation with a bias of penalty bias_decay, and the conic solver's status."""
+    N, K = labels.shape
+    z, b = cp.Variable((N, K)), cp.Variable((1, K))
+    logits = z + np.ones((N, 1)) @ b
+    if loss == "cross_entropy":
+        losses = cp.log_sum_exp(logits, axis=1) - cp.sum(cp.multiply(labels, logits), axis=1)
+    else:
+        losses = cp.sum(cp.square(logits - labels), axis=1) / 2
+    root = np.sqrt(weights)[:, None] * np.ones((1, K))
+    penalty = np.sqrt(weight_decay * feature_decay) * cp.normNuc(cp.multiply(root, z))
+    problem = cp.Problem(cp.Minimize(weights @ losses + penalty + bias_decay / 2 * cp.sum_squares(b)))
+    problem.solve(solver=cp.SCS, eps=1e-9, max_iters=200_000)
+    return float(problem.value), str(problem.status)  # pyright: ignore[reportArgumentType]

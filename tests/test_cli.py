@@ -51,12 +51,56 @@ def test_solve(capsys: pytest.CaptureFixture[str]):
     assert "feature_error" in out
 
 
+def test_solve_beyond_the_closed_form(capsys: pytest.CaptureFixture[str]):
+    small = ["solve", "--num-classes", "3", "--dim", "4", "--nodes", "3"]
+    common = ["--priors", "0.6", "0.3", "0.1", "--bias-decay", "0"]
+    found = {}
+    for method in ("newton", "lbfgs"):
+        status, out, _ = run(capsys, *small, *common, "--method", method, "--gap-tol", "1e-9", "--json")
+        assert status == 0
+        found[method] = json.loads(out)
+        assert abs(found[method]["relative_gap"]) <= 1e-9
+        assert found[method]["bias_residual"] is not None
+    assert found["newton"]["objective"] == pytest.approx(found["lbfgs"]["objective"], rel=2e-9)
+    status, out, _ = run(capsys, *small, *common, "--stream", "--json")
+    assert status == 0
+    assert json.loads(out)["objective"] == pytest.approx(found["newton"]["objective"], rel=2e-9)
+    lowest = found["newton"]["objective"]
+    for constraint in (["--nonnegative"], ["--feature-norm", "2"], ["--row-norm", "1.5"]):
+        status, out, _ = run(capsys, *small, *common, *constraint, "--method", "lbfgs", "--json")
+        assert status == 0
+        assert json.loads(out)["objective"] > lowest
+    rate = ["--method", "adam", "--learning-rate", "0.02", "--schedule", "cosine", "--max-iter", "1500"]
+    strong = ["--weight-decay", "0.02", "--feature-decay", "0.02"]
+    status, out, _ = run(capsys, *small, *strong, *rate, "--tol", "1e-6", "--json")
+    assert status == 0
+    batches = ["--method", "momentum", "--learning-rate", "0.05", "--batch-size", "4", "--max-iter", "5"]
+    status, out, _ = run(capsys, *small, *batches)
+    assert status == 1
+    assert "iteration limit" in out
+
+
+def test_a_missing_certificate_is_said(capsys: pytest.CaptureFixture[str]):
+    # Norms far beyond what the loss asks for: their multipliers are negative, and nothing is proved.
+    far = ["--feature-norm", "100", "--row-norm", "100", "--method", "lbfgs", "--max-iter", "200"]
+    status, out, _ = run(capsys, "solve", "--num-classes", "3", "--dim", "4", "--nodes", "3", *far)
+    assert "no certificate" in out
+    status, out, _ = run(capsys, "solve", "--num-classes", "3", "--dim", "4", "--nodes", "3", *far, "--json")
+    assert json.loads(out)["lower_bound"] is None
+
+
 def test_verify(capsys: pytest.CaptureFixture[str]):
     arguments = ["verify", "--num-classes", "3", "--dim", "4", "--nodes", "3"]
     status, out, _ = run(capsys, *arguments)
     assert status == 0
     assert out.count("PASS") == 24
     assert "FAIL" not in out
+    for loss in ("cross_entropy", "mean_squared_error"):
+        beyond = ["--bias-decay", "0", "--loss", loss, "--method"]
+        for more in ((), ("--stream",)):
+            status, out, _ = run(capsys, *arguments, *beyond, "newton", *more)
+            assert status == 0
+            assert out.count("PASS") == 8
     status, out, _ = run(capsys, *arguments, "--max-iter", "2", "--method", "lbfgs", "--json")
     assert status == 1
     assert not json.loads(out)["passed"]
@@ -92,6 +136,19 @@ def test_compare(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         (["solve", "--fixed-etf", "-1"], "multiplier"),
         (["solve", "--tol", "0"], "tol"),
         (["solve", "--device", "abacus"], "device"),
+        (["solve", "--gap-tol", "-1"], "gap_tol"),
+        (["solve", "--learning-rate", "0.1"], "learning_rate: got 0.1 with the method 'newton'"),
+        (["solve", "--method", "adam", "--learning-rate", "0"], "learning_rate"),
+        (["solve", "--method", "lbfgs", "--batch-size", "4"], "batch_size"),
+        (["solve", "--method", "adam", "--schedule", "linear"], "schedule"),
+        (["solve", "--priors", "0.5", "0.5"], "priors"),
+        (["solve", "--bias-decay", "-1"], "bias_decay"),
+        (["solve", "--nonnegative"], "nonnegative: got True with the method 'newton'"),
+        (["solve", "--method", "lbfgs", "--nonnegative", "--feature-norm", "1"], "nonnegative"),
+        (["solve", "--method", "lbfgs", "--row-norm", "0"], "row_norm"),
+        (["solve", "--method", "lbfgs", "--stream"], "stream"),
+        (["solve", "--distributed"], "distributed"),
+        (["solve", "--resume", "nowhere.safetensors"], "path: got nowhere.safetensors"),
         (["verify", "--dim", "8"], "dim"),
         (["verify", "--method", "guess"], "method"),
         (["compare", "nowhere.safetensors"], "file: got 'nowhere.safetensors', which does not exist"),

@@ -185,6 +185,8 @@ def _lower_bound(problem: UFM, evaluation: Evaluation) -> float:
     """Return a lower bound on F over all classifiers and features of the problem; minus infinity if none is known."""
     root = problem.targets.weights.sqrt().unsqueeze(-1)
     g, constant = evaluation.scaled_residual, 0.0
+    if not math.isfinite(evaluation.objective.item()):
+        return -math.inf
     if problem.bias_decay == 0:
         g = _without_mean(problem, g / root) * root
     mean = g.T @ root.squeeze(-1)

@@ -248,6 +248,10 @@ class Verify:
     """methods to run: newton, lbfgs, gradient_descent, momentum, adam"""
     nodes: int = 9
     """Gauss-Jacobi nodes in lambda per class pair, >= 1"""
+    bias_decay: float | None = None
+    """lambda_b >= 0: with a bias, penalised by lambda_b/2 ||b||^2; None for no bias"""
+    stream: bool = False
+    """hold one block of targets at a time and store no features (newton only)"""
     seed: int = 0
     """of the random start"""
     tol: float = 1e-12
@@ -272,6 +276,8 @@ class Verify:
             loss=model.loss,
             methods=self.method,
             nodes=self.nodes,
+            bias_decay=self.bias_decay,
+            stream=self.stream,
             tol=self.tol,
             max_iter=self.max_iter,
             seed=self.seed,

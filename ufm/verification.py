@@ -62,6 +62,8 @@ def verify(
     loss: str = "cross_entropy",
     methods: Sequence[str] = ("newton", "lbfgs", "gradient_descent"),
     nodes: int = 9,
+    bias_decay: float | None = None,
+    stream: bool = False,
     tol: float = 1e-12,
     max_iter: int = 100_000,
     seed: int = 0,
@@ -71,7 +73,9 @@ def verify(
     """Solve the UFM by every method from a random start and hold each result against the closed form.
 
     Two problems: the classifier fixed to the simplex ETF of the optimal multiplier (multiplier 1 if the optimum is
-    zero), and the classifier free. The solver knows nothing of the closed form. Arguments as in `UFM`, `solve` and
+    zero), and the classifier free. The solver knows nothing of the closed form. With `bias_decay` both have a bias: the
+    optimal one of a symmetric law is the same for every class, and the closed form holds as it is. With `stream` no
+    features are stored, and the response to the classifier found is compared. Arguments as in `UFM`, `solve` and
     `joint_optimum`; dim >= K-1. Distances from the optimum are about tol over the penalties, so that penalties far
     below 1e-5 need a smaller tol than the default to pass.
     Raises ValueError for bad arguments, and KeyboardInterrupt if a solve is interrupted.
@@ -84,8 +88,8 @@ def verify(
     optimum = joint_optimum(law, weight_decay, feature_decay, loss, nodes=nodes)
     targets = law.targets(nodes)
     etf = simplex_etf(K, dim, float(optimum.multiplier) or 1.0, generator=torch.Generator().manual_seed(seed))
-    fixed = UFM(targets, dim, weight_decay, feature_decay, loss, classifier=etf)
-    free = UFM(targets, dim, weight_decay, feature_decay, loss)
+    fixed = UFM(targets, dim, weight_decay, feature_decay, loss, classifier=etf, bias_decay=bias_decay)
+    free = UFM(targets, dim, weight_decay, feature_decay, loss, bias_decay=bias_decay)
     fixed_logits = torch.as_tensor(fixed_classifier(etf, targets.labels, feature_decay, loss).logits)
     free_logits = torch.as_tensor(optimum.response(targets.labels, dim).logits)
 
@@ -94,11 +98,20 @@ def verify(
     checks: list[Check] = []
     for kind, problem, logits in (("fixed", fixed, fixed_logits), ("free", free, free_logits)):
         for method in methods:
-            solution = solve(problem, method, tol=tol, max_iter=max_iter, seed=seed, device=device, progress=progress)
+            solution = solve(
+                problem,
+                method,
+                tol=tol,
+                max_iter=max_iter,
+                seed=seed,
+                device=device,
+                stream=stream,
+                progress=progress,
+            )
             if solution.message is Message.INTERRUPTED:
                 raise KeyboardInterrupt
             solutions[kind, method] = solution
-            logit_errors[kind, method] = _error(solution.logits, logits)
+            logit_errors[kind, method] = _error(_centred_logits(solution), logits)
             name = f"{kind} classifier, {method}"
             checks.append(Check(f"{name}: gradient norm", solution.gradient_norm, tol))
             checks.append(Check(f"{name}: certified gap / objective", _gap(solution), GAP_LIMIT))
@@ -109,6 +122,15 @@ def verify(
                 gram, ideal = (w @ w.T for w in (solution.classifier, optimum.classifier(dim)))
                 checks.append(Check(f"{name}: W W^T against the ETF", _error(gram, ideal), GRAM_LIMIT))
     return Verification(optimum, solutions, logit_errors, checks)
+
+
+def _centred_logits(solution: Solution) -> Tensor:
+    """Return the logits, every row less its mean, which a bias may shift."""
+    if solution.stored_features is not None:
+        logits = solution.logits
+    else:
+        logits = torch.as_tensor(solution.response(solution.problem.targets.labels).logits)
+    return logits - logits.mean(1, keepdim=True)
 
 
 def _gap(solution: Solution) -> float:

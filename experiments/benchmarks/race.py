@@ -2,10 +2,10 @@
 
     python -m experiments.benchmarks.race [--case a b c] [--out experiments/results/solver/race.json]
 
-(a) unmixed, K = 10, d = 64, 100 samples a class, each with features of its own; lambda_W = 5e-4, and lambda_H = 1e-4 in
-the 1/N convention, F = (1/N) sum CE + (lambda_H/2) ||H||^2 + ..., which is 0.1 in the expectation convention. (b) mixup,
-K = 10, d = 64, 16 nodes (730 targets); lambda_W = 5e-4, lambda_H = 5e-3 in the expectation convention. (c) mixup,
-K = 100, d = 128, 16 nodes (79,300 targets), the same penalties.
+(a) unmixed, K = 10, d = 64, 100 samples a class, each with features of its own; lambda_W = 5e-4, and lambda_H = 1e-4
+in the 1/N convention, F = (1/N) sum CE + (lambda_H/2) ||H||^2 + ..., which is 0.1 in the expectation convention.
+(b) mixup, K = 10, d = 64, 16 nodes (730 targets); lambda_W = 5e-4, lambda_H = 5e-3 in the expectation convention.
+(c) mixup, K = 100, d = 128, 16 nodes (79,300 targets), the same penalties.
 
 The baselines minimise the same F over W and H by automatic differentiation in float64, as published scripts do:
 torch.optim.LBFGS with strong Wolfe line search and history 50, Adam at 1e-3, SGD at 0.1 with momentum 0.9. Their clock

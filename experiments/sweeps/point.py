@@ -10,7 +10,7 @@ import torch
 
 import ufm
 from experiments.sweeps.grid import Point, parse_method
-from ufm.solvers.solution import History, Message
+from ufm.solvers.solution import Message
 
 # What is kept of a history: columns, and at most so many entries.
 HISTORY = ("iteration", "seconds", "relative_gap", "gradient_norm")
@@ -76,15 +76,18 @@ def _found(point: Point) -> dict[str, Any]:
         names = ("beta", "multiplier", "objective", "threshold", "collapsed")
         found["closed_form"] = {name: getattr(optimum, name) for name in names}
     if point.record:
-        columns = _columns(solution.history)
+        columns = _columns(solution)
         found["reached"] = reached(columns)
         found["history"] = thinned(columns)
     return found
 
 
-def _columns(history: History) -> dict[str, np.ndarray]:
-    relative_gap = history.gap / np.abs(history.objective)
-    return {name: relative_gap if name == "relative_gap" else getattr(history, name) for name in HISTORY}
+def _columns(solution: ufm.Solution) -> dict[str, np.ndarray]:
+    history = solution.history
+    # Without convergence the last entry is the best iterate's, out of order; it is in the line already.
+    end = None if solution.converged or len(history.gap) == 1 else -1
+    columns = {**vars(history), "relative_gap": history.gap / np.abs(history.objective)}
+    return {name: columns[name][:end] for name in HISTORY}
 
 
 def reached(columns: dict[str, np.ndarray]) -> dict[str, dict[str, float] | None]:

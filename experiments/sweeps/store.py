@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ufm.storage import to_json
+from ufm.storage import to_json, write_json
 
 POINTS, CONFIG = "points.jsonl", "config.json"
 
@@ -19,14 +19,17 @@ class Store:
 
     lines: what the file holds, by key; of several lines with a key the last. Every line is written whole and brought to
     the disk before `append` returns. A line that an earlier process left cut short is removed on opening.
-    Raises ValueError if another process writes to the folder, or the file holds something else than lines of points.
+    Raises ValueError if the folder cannot be written to or another process does so, or for a file of something else.
     """
 
     def __init__(self, folder: Path) -> None:
         """Open the folder's file, and make both if there are none."""
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / POINTS
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+            raise ValueError(f"out: got {str(folder)!r}, expected a folder that can be written to ({error})") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.lines, whole = read_lines(self.path)
@@ -50,19 +53,27 @@ class Store:
         os.close(self._file)
 
     def append(self, line: Line) -> None:
-        """Write one line; if that does not succeed, leave the file as it was and raise, an OSError with its name."""
-        data = memoryview((to_json(line, indent=None) + "\n").encode())
+        """Write one line; if the disk refuses, leave the file as it was and raise an OSError with its name."""
+        data = (to_json(line, indent=None) + "\n").encode()
         before = os.fstat(self._file).st_size
         try:
-            while data:
-                data = data[os.write(self._file, data) :]
-            os.fsync(self._file)
-        except BaseException as error:
+            try:
+                self._write(data)
+            except KeyboardInterrupt:
+                # What is finished is kept.
+                os.ftruncate(self._file, before)
+                self._write(data)
+                raise
+        except OSError as error:
             os.ftruncate(self._file, before)
-            if isinstance(error, OSError):
-                raise OSError(error.errno, error.strerror, str(self.path)) from error
-            raise
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self.lines[line["key"]] = line
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+        os.fsync(self._file)
 
 
 def read_lines(path: Path) -> tuple[dict[str, Line], int]:
@@ -84,10 +95,21 @@ def read_lines(path: Path) -> tuple[dict[str, Line], int]:
     return lines, whole
 
 
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write the description of a folder's sweep; raise an OSError with its name if the disk refuses."""
+    try:
+        write_json(folder / CONFIG, config)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder / CONFIG)) from error
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the description of a folder's sweep; raise ValueError if there is none."""
     path = folder / CONFIG
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not {"grid", "points", "commands", "versions"} <= config.keys():
+            raise ValueError("it is another program's")
+        return config
+    except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"folder: got {str(folder)!r}, expected one with the {CONFIG} of a sweep ({error})") from error

@@ -4,18 +4,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from experiments.sweeps.grid import grid_of
 from experiments.sweeps.store import POINTS, Line, read_config, read_lines
 
 
 def summary(folders: list[Path]) -> str:
     """Return the text about all the folders; raise ValueError for one that holds no sweep."""
-    parts = ["# Sweeps\n\nWritten by `python -m experiments.sweep summary`; every number is from `points.jsonl`.\n"]
+    parts = ["# Sweeps\n\nWritten by `python -m experiments.sweep summary`; every number is from a `points.jsonl`.\n"]
     for folder in folders:
         config, lines = read_sweep(folder)
         counts = Counter(line["status"] for line in lines)
         told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
         commands = "".join(f"    {command}\n" for command in config["commands"])
         parts.append(f"## {folder.name}\n\n{config['points']} points: {told}.\n\n{commands}")
+        parts += [f"- {line['key']} failed: {line['message']}\n" for line in lines if line["status"] == "failed"]
         with_history = [line for line in lines if "history" in line]
         # Where histories are kept, time is the question; elsewhere it is collapse.
         parts.append(_times(with_history) if with_history else _collapse(lines))
@@ -23,11 +25,13 @@ def summary(folders: list[Path]) -> str:
 
 
 def read_sweep(folder: Path) -> tuple[dict[str, Any], list[Line]]:
-    """Return a folder's configuration and lines; raise ValueError if it holds no sweep."""
+    """Return a folder's configuration and lines, in the grid's order; raise ValueError if it holds no sweep."""
     config = read_config(folder)
     if not (folder / POINTS).is_file():
         raise ValueError(f"folder: got {str(folder)!r}, expected one with the {POINTS} of a sweep")
-    return config, list(read_lines(folder / POINTS)[0].values())
+    lines, _ = read_lines(folder / POINTS)
+    points = grid_of(config["grid"], f"folder: {folder}").points()
+    return config, [lines[key] for key in points if key in lines]
 
 
 def agrees(line: Line) -> bool | None:
@@ -37,9 +41,10 @@ def agrees(line: Line) -> bool | None:
 
 def _collapse(lines: list[Line]) -> str:
     text = [
-        "Collapsed or not, the solver's certificate (not collapsed: its objective is below that of zero; collapsed:"
+        "Collapsed to zero or not, by the solver's certificate and by the closed form. The solver knows no threshold:"
     ]
-    text += ["its lower bound proves that nothing is, to a relative 1e-12 or `gap_tol`) against the closed form:", ""]
+    text += ["not collapsed means that its objective is below that of zero, collapsed that its lower bound proves that"]
+    text += ["nothing is, both to a relative 1e-12 (or to `gap_tol` where that is larger).", ""]
     text += ["| method | points | agree | disagree | solver undecided | objective, largest relative difference |"]
     text += ["| --- | --- | --- | --- | --- | --- |"]
     usable = [line for line in lines if line.get("closed_form")]
@@ -64,7 +69,10 @@ def _collapse(lines: list[Line]) -> str:
 def _times(lines: list[Line]) -> str:
     gaps = list(lines[0]["reached"])
     header = " | ".join(gaps)
-    text = ["Seconds on one thread, and iterations, to a certified relative gap; - where it was not reached:", ""]
+    text = [
+        "Wall time in seconds on one thread, recording left out, and (iterations) until a certified relative gap is"
+    ]
+    text += ["first recorded; a dash where it was not.", ""]
     text += [f"| method | {header} | iterations in all | seconds in all | last gap | ended |"]
     text += [f"| {' | '.join(['---'] * (len(gaps) + 5))} |"]
     for line in lines:

@@ -4,9 +4,11 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,7 +86,20 @@ def _local(points: list[Point], jobs: int) -> Generator[dict[str, Any], None, No
 def _in_worker(point: Point, parent: int) -> dict[str, Any]:
     if os.getpid() != parent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _end_with(parent)
     return solve_point(point)
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """From now on, end this process soon after its parent, which a killed parent does not see to."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
@@ -136,7 +151,8 @@ def _submitit() -> Any:
     try:
         import submitit
     except ImportError as error:
-        raise ValueError("executor: got one of submitit, which is not installed; pip install 'ufm[cluster]'") from error
+        message = "executor: got one that needs submitit, expected it to be installed: pip install 'ufm[cluster]'"
+        raise ValueError(message) from error
     import submitit.helpers
 
     return submitit

@@ -38,7 +38,7 @@ def solve(
     gap_tol: float | None = None,
     max_iter: int = 100_000,
     seed: int = 0,
-    start: Solution | None = None,
+    start: Solution | Point | None = None,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "auto",
     stream: bool = False,
@@ -52,7 +52,8 @@ def solve(
     of its own. "newton" eliminates the features, which have to be free for it. tol: on the gradient norm (see
     `Certificate`). gap_tol: on the certified gap over the objective. The solve has converged once what is given is
     reached; where neither is, tol is 1e-10 in float64 and 1e-5 in float32. max_iter: limit on iterations. seed: of the
-    Gaussian start. start: a solution to resume from, whose history the new one continues. device: "auto" takes a CUDA
+    Gaussian start. start: a solution to resume from, whose history the new one continues, or
+    a `Point` of one's own; features that it does not hold, and the method needs, are drawn. device: "auto" takes a CUDA
     GPU if there is one. stream: hold one block of targets at a time and store no features ("newton" only).
     distributed: share the targets out among the processes that torchrun started, every one of which makes this same
     call and gets the same solution, without features ("newton" only). record: record history every so many iterations;
@@ -69,15 +70,18 @@ def solve(
     max_iter = check_integer("max_iter", max_iter, minimum=0)
     record = check_integer("record", record, minimum=0)
     check_integer("seed", seed, minimum=0, maximum=2**63 - 1)
-    run = Run(max_iter, seed, rules.tol or 1e-3 * (rules.gap_tol or 0.0), stream, distributed)
+    run = Run(max_iter, seed, rules.tol or 1e-3 * (rules.gap_tol or 0.0), stream, distributed, start is not None)
     chosen.check(problem, run)
     if distributed:
         join_processes()
     local = problem.to(_device(device, distributed=distributed), dtype)
     if isinstance(local.targets, PairTargets) and not (stream or distributed):
         local = dataclasses.replace(local, targets=local.targets.written_out())
-    point = random_start(local, seed, features=chosen.name != "newton") if start is None else _resumed(local, start)
-    recorder = _Recorder(Measures(local), start)
+    point = random_start(local, seed, features=chosen.name != "newton")
+    earlier = start if isinstance(start, Solution) else None
+    if start is not None:
+        point = _given(local, start, point)
+    recorder = _Recorder(Measures(local), earlier)
     check_every = _GPU_CHECK_EVERY if chosen.fixed and local.targets.weights.is_cuda else 1
 
     with progress_bar(max_iter, chosen.name, unit="iterations", enabled=progress) as bar:
@@ -99,9 +103,9 @@ def solve(
         certificate=certificate,
         converged=message is Message.CONVERGED,
         message=message,
-        iterations=loop.iterations + (0 if start is None else start.iterations),
+        iterations=loop.iterations + (0 if earlier is None else earlier.iterations),
         seconds=seconds,
-        history=history if start is None else start.history.followed_by(history),
+        history=history if earlier is None else earlier.history.followed_by(history),
         problem=local,
         method=chosen.name,
     )
@@ -165,7 +169,7 @@ def _better(one: Iterate, other: Iterate) -> bool:
     rounding = 1e-14 * abs(other.objective)
     if abs(one.objective - other.objective) <= rounding:
         return one.gradient_norm < other.gradient_norm
-    return not one.objective > other.objective
+    return one.objective < other.objective
 
 
 def _method(method: str | Method) -> Method:
@@ -202,21 +206,26 @@ class _Rules:
         return self.gap_tol is None or abs(certificate.relative_gap) <= self.gap_tol
 
 
-def _resumed(problem: UFM, solution: Solution) -> Point:
-    w, h, bias = solution.classifier, solution.stored_features, solution.bias
-    expected = (problem.targets.num_classes, problem.dim)
-    if tuple(w.shape) != expected or (h is not None and len(h) != len(problem.targets)):
-        raise ValueError(f"start: got a solution with a classifier of shape {tuple(w.shape)}, expected {expected}")
+def _given(problem: UFM, start: Solution | Point, drawn: Point) -> Point:
+    """Return the given start, completed by the drawn one's features, within the problem's constraints."""
+    w, bias = start.classifier, start.bias
+    h = start.features if isinstance(start, Point) else start.stored_features
+    K, N, d = problem.targets.num_classes, len(problem.targets), problem.dim
+    for name, array, expected in (("classifier", w, (K, d)), ("features", h, (N, d)), ("bias", bias, (K,))):
+        if array is not None and (tuple(array.shape) != expected or not bool(torch.isfinite(array).all())):
+            raise ValueError(f"start: got {name} of shape {tuple(array.shape)}, expected finite numbers {expected}")
     if (bias is None) == problem.has_bias:
-        raise ValueError(f"start: got a solution {'without' if bias is None else 'with'} a bias, expected the other")
+        raise ValueError(f"start: got {'no' if bias is None else 'a'} bias, expected the other as the problem has it")
     like = problem.targets.weights
     fixed = problem.classifier
-    point = Point(
-        w.to(like) if fixed is None else torch.as_tensor(fixed),
-        None if h is None else h.to(like),
-        None if bias is None else bias.to(like),
+    return constrained(
+        problem,
+        Point(
+            w.to(like) if fixed is None else torch.as_tensor(fixed),
+            drawn.features if h is None else h.to(like),
+            None if bias is None else bias.to(like),
+        ),
     )
-    return constrained(problem, point)
 
 
 def _device(device: torch.device | str, *, distributed: bool) -> torch.device:

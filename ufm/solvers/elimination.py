@@ -120,8 +120,10 @@ def response(gram: Gram, labels: Float[Tensor, "n K"], start: Float[Tensor, "n K
     found, image = _state(gram, labels, start)
     # The rows still at work, their state, and the length of their next step.
     rows, here, step = None, found, torch.ones_like(labels[:, :1])
-    for _ in range(_MAX_NEWTON_STEPS):
+    for i in range(_MAX_NEWTON_STEPS):
         active = (here.squared_residual > limit) & (step.squeeze(-1) > _SHORTEST_STEP)
+        # The features do not see what of a start M maps to zero; a step sets it right.
+        active |= i == 0
         count = int(active.sum())
         if count == 0:
             break
@@ -134,7 +136,7 @@ def response(gram: Gram, labels: Float[Tensor, "n K"], start: Float[Tensor, "n K
         correction = linear_response(gram, gram.loss.curvature(here.prediction), image / decay, threshold)
         target = (labels - here.prediction).div_(decay).add_(correction)
         trial, trial_image = _state(gram, labels, torch.lerp(here.dual, target, step))
-        better = (trial.squared_residual < here.squared_residual).unsqueeze(-1)
+        better = (trial.squared_residual < torch.maximum(here.squared_residual, limit)).unsqueeze(-1)
         here, image = trial.where(better, here), torch.where(better, trial_image, image)
         # Far away, where the loss is nearly linear, Newton's steps are much too long.
         step = torch.where(better, (4 * step).clamp(max=1.0), step / 4)

@@ -17,8 +17,8 @@ class Point:
     """The unknowns: classifier (K, d), features (N, d) and bias (K,); None for what there is none of, or not stored."""
 
     classifier: Float[Tensor, "K d"]
-    features: Float[Tensor, "N d"] | None
-    bias: Float[Tensor, "K"] | None
+    features: Float[Tensor, "N d"] | None = None
+    bias: Float[Tensor, "K"] | None = None
 
 
 @runtime_checkable
@@ -47,7 +47,8 @@ class Iterate(Protocol):
 @dataclass(frozen=True)
 class Run:
     """How to run: iteration limit, seed of what is random after the start, tolerance on the gradient norm, and how the
-    targets are held: `stream` one block at a time, `distributed` each process its share.
+    targets are held: `stream` one block at a time, `distributed` each process its share. given: whether the start was
+    the user's and so may be near the optimum already.
     """
 
     max_iter: int
@@ -55,6 +56,7 @@ class Run:
     tol: float
     stream: bool = False
     distributed: bool = False
+    given: bool = False
 
 
 @runtime_checkable

@@ -40,8 +40,8 @@ class Newton:
     by a trust-region Newton method whose steps are found by conjugate gradients. Equal labels are merged: their best
     features are equal. Where there are many targets, the first iterations use nested random subsets of them.
 
-    subsets: whether they do. Needs free features and free or fixed classifiers; the one method that can stream its
-    targets and run on several processes.
+    subsets: whether they do, in a solve from a random start; iterations on subsets are not counted. Needs features and
+    rows without constraint; the one method that can stream its targets and run on several processes.
 
     Source: derivations/elimination.py; T. Steihaug, "The conjugate gradient method and trust regions in large scale
     optimization", SIAM J. Numer. Anal. 20 (1983).
@@ -69,18 +69,20 @@ class Newton:
         variables = _Variables(merged, start)
         x = variables.start
         with torch.no_grad():
-            levels = [Reduced(merged, store=store, distributed=run.distributed)]
+            whole = Reduced(merged, store=store, distributed=run.distributed)
             movable = problem.classifier is None or problem.has_bias
-            if self.subsets and movable and run.max_iter > 0:
-                levels = [*_subsets(merged, store, run), *levels]
-            for level in levels:
-                last = level is levels[-1]
-                for iterate in _minimise(level, variables, x, run.tol):
-                    x = iterate.x
-                    if last:
-                        yield dataclasses.replace(iterate, whole=(problem, inverse, run))
-                    elif iterate.gradient_norm <= _SUBSET_ACCURACY * iterate.penalty_gradient:
-                        break
+            from_scratch = self.subsets and movable and run.max_iter > 0 and not run.given
+            try:
+                for level in _subsets(merged, store, run) if from_scratch else []:
+                    for iterate in _minimise(level, variables, x, run.tol):
+                        x = iterate.x
+                        if iterate.gradient_norm <= _SUBSET_ACCURACY * iterate.penalty_gradient:
+                            break
+            except KeyboardInterrupt:
+                yield variables.evaluate(whole, x, _FIRST_TOLERANCE).of(problem, inverse, run)
+                raise
+            for iterate in _minimise(whole, variables, x, run.tol):
+                yield iterate.of(problem, inverse, run)
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,10 @@ class Eliminated:
     gradient: Tensor
     objective: float
     whole: tuple[UFM, Tensor | None, Run] | None = None
+
+    def of(self, problem: UFM, inverse: Tensor | None, run: Run) -> "Eliminated":
+        """Return the iterate as one of the problem before equal labels were merged."""
+        return dataclasses.replace(self, whole=(problem, inverse, run))
 
     @property
     def gradient_norm(self) -> float:
@@ -212,7 +218,7 @@ class _Variables:
         problem = self.problem
         rows = problem.weight_decay * factor - problem.feature_decay * at.second_moment @ factor
         column = (problem.bias_decay or 0.0) * bias - problem.feature_decay * at.mean
-        gradient = self.mask * torch.cat([rows, column.unsqueeze(-1)], 1)
+        gradient = self._join(rows, column)
         return Eliminated(reduced, self, x, at, gradient, at.value + self.penalty(x))
 
     def balanced(self, at: Eliminated) -> Eliminated:
@@ -238,16 +244,22 @@ class _Variables:
         tolerance = 1e-2 * max(at.gradient_norm, 1e-300)
         return self.evaluate(at.reduced, torch.cat([factor, at.x[:, -1:]], 1), tolerance, near)
 
-    def product(self, at: Eliminated, direction: Tensor) -> Tensor:
-        """Return the reduced function's Hessian times a direction."""
+    def _join(self, rows: Tensor, column: Tensor) -> Tensor:
+        """Return a gradient from its parts, without what is fixed or changes nothing but by rounding."""
+        if self.problem.bias_decay == 0 and self.problem.loss == "cross_entropy":
+            column = column - column.mean()
+        return self.mask * torch.cat([rows, column.unsqueeze(-1)], 1)
+
+    def product(self, at: Eliminated, direction: Tensor, tolerance: float) -> Tensor:
+        """Return the reduced function's Hessian times a direction, the targets' linear responses to `tolerance`."""
         problem, (factor, _) = self.problem, self.split(at.x)
         rows, column = self.split(direction)
         change = rows @ factor.T
-        moment, mean = at.reduced.product(at.reduction, change + change.T, column)
+        moment, mean = at.reduced.product(at.reduction, change + change.T, column, tolerance)
         decay = problem.feature_decay
         out_rows = problem.weight_decay * rows - decay * (moment @ factor + at.reduction.second_moment @ rows)
         out_column = (problem.bias_decay or 0.0) * column - decay * mean
-        return self.mask * torch.cat([out_rows, out_column.unsqueeze(-1)], 1)
+        return self._join(out_rows, out_column)
 
 
 def _minimise(reduced: Reduced, variables: _Variables, x: Tensor, tol: float) -> Iterator[Eliminated]:
@@ -307,11 +319,11 @@ def _step(variables: _Variables, state: Eliminated, radius: float) -> tuple[Tens
     step, image = torch.zeros_like(gradient), torch.zeros_like(gradient)
     residual, direction, square = -gradient, -gradient, norm**2
     at_edge = False
-    forcing = min(0.3, math.sqrt(norm))
+    forcing = min(0.3, max(math.sqrt(norm), 1e-6))
     for _ in range(_MAX_CONJUGATE_STEPS):
         if math.sqrt(square) <= forcing * norm:
             break
-        product = variables.product(state, direction)
+        product = variables.product(state, direction, 0.1 * forcing)
         figures = [direction * product, direction * direction, step * direction, step * step]
         curvature, pp, sp, ss = torch.stack([figure.sum() for figure in figures]).tolist()
         # Rotations of classifier and features together change nothing: rounding must not send the step along them.

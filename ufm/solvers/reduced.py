@@ -18,8 +18,6 @@ from ufm.special import prox_logits
 _CPU_BLOCK, _GPU_BLOCK = 2**17, 2**26
 # Inner iterations between two looks at their figures on a GPU.
 _GPU_CHECK_EVERY = 4
-# Relative accuracy of the linear responses in a product with the Hessian.
-_PRODUCT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,11 @@ class Reduced:
         stored = duals if self.store else None
         return Reduction(gram, value, second_moment, mean, math.sqrt(max(squares, 0.0)), stored, tolerance)
 
-    def product(self, at: Reduction, direction: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the derivatives of second moment and mean along a change of M (K, K) and of the bias (K,)."""
+    def product(self, at: Reduction, direction: Tensor, bias: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+        """Return the derivatives of second moment and mean along a change of M (K, K) and of the bias (K,).
+
+        tolerance: relative accuracy of each target's linear response.
+        """
         gram = at.gram
         K = len(gram.matrix)
         total = gram.matrix.new_zeros(K * K + K)
@@ -115,7 +116,7 @@ class Reduced:
             curvature = gram.loss.curvature(found.prediction)
             right = -torch.addmm(bias, found.dual, direction)
             size = (curvature.apply(right) * curvature.resolvent(gram.feature_decay, gram.scale)(right)).sum(-1, True)
-            change = linear_response(gram, curvature, right, _PRODUCT_TOLERANCE**2 * size)
+            change = linear_response(gram, curvature, right, tolerance**2 * size)
             weighted = weights.unsqueeze(-1) * change
             moment.addmm_(weighted.T, found.dual)
             mean += weighted.sum(0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -68,8 +68,8 @@ class Solution:
     classifier (K, d), bias (K,) or None: the point; its features are `features`. objective: F there. gradient_norm: as
     in `Certificate`. certificate: what is proved about it. converged: whether what was asked was reached. message: why
     it ended. Where it did not converge, the point is the one of the lowest objective (up to rounding, of the smallest
-    gradient among those), and the last entry of the history belongs to it. iterations, seconds: what it took, a resumed solve's earlier parts included. history: recorded
-    values. problem: what was solved. method: the method's name.
+    gradient among those), and the last entry of the history belongs to it. iterations, seconds: what it took, a resumed
+    solve's earlier parts included. history: recorded values. problem: what was solved. method: the method's name.
     """
 
     classifier: Float[Tensor, "K d"]
@@ -106,7 +106,10 @@ class Solution:
         return fixed_classifier(self.classifier, labels, self.problem.feature_decay, self.problem.loss, bias=self.bias)
 
     def save(self, path: str | Path) -> None:
-        """Write the solution, but for the problem's targets, to a safetensors file; complete or not at all."""
+        """Write the solution, but for the problem's targets, to a safetensors file; complete or not at all.
+
+        Raises OSError where it cannot be written; an earlier file is then as it was.
+        """
         tensors: dict[str, Tensor] = {"classifier": self.classifier}
         tensors |= {"features": self.stored_features} if self.stored_features is not None else {}
         tensors |= {"bias": self.bias} if self.bias is not None else {}
@@ -116,7 +119,10 @@ class Solution:
         facts |= {"format": _FORMAT, "message": self.message.name, "certificate": asdict(self.certificate)}
         with atomic_path(path) as temporary:
             contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(contiguous, temporary, metadata={"solution": to_json(facts, indent=None)})
+            try:
+                save_file(contiguous, temporary, metadata={"solution": to_json(facts, indent=None)})
+            except SafetensorError as error:
+                raise OSError(str(error)) from error
 
 
 def load_solution(path: str | Path, problem: UFM) -> Solution:
