@@ -30,17 +30,27 @@ test-all: lint
 
 figures: install
 	$(BIN)/python -m figures
+	$(BIN)/python -m figures.collapse
+	$(BIN)/python -m figures.methods
+	$(BIN)/python -m figures.minority
 
 # Runs every derivation and renders them all into derivations/derivations.html and .pdf.
 derivations: install
 	$(BIN)/python -m derivations.render
 
-# Measurements whose results are committed under experiments/results; about half an hour on 2 cores.
+# Measurements whose results are committed under experiments/results; about an hour on 2 cores with nothing else on.
 benchmarks: install
 	$(BIN)/python -m experiments.benchmarks.exactness
 	$(BIN)/python -m experiments.benchmarks.exactness --cases 20000 --dtype float32 --out experiments/results/exactness/exactness_float32.json
 	$(BIN)/python -m experiments.benchmarks.speed
 	$(BIN)/python -m experiments.benchmarks.mutation
+	$(BIN)/python -m experiments.benchmarks.precision
+	$(BIN)/python -m experiments.benchmarks.race
+	$(BIN)/python -m experiments.benchmarks.scaling
+	$(BIN)/python -m experiments.minority
+	$(BIN)/python -m experiments.sweep run --file experiments/sweeps/collapse.toml --out experiments/results/sweeps/collapse
+	$(BIN)/python -m experiments.sweep run --file experiments/sweeps/methods.toml --out experiments/results/sweeps/methods
+	$(BIN)/python -m experiments.sweep summary experiments/results/sweeps/collapse experiments/results/sweeps/methods --out experiments/results/sweeps/README.md
 
 coverage: install
 	$(BIN)/pytest -n 2 --cov=ufm --cov-branch --cov-report=term-missing

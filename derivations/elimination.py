@@ -194,7 +194,7 @@ def _linear_system(d: Derivation) -> None:
         cases="K = 2, 3, 4",
     )
     pairs, denominators = [], []
-    for K in (2, 3, 4):
+    for K in FEW:
         p = simplex("p", K)
         q = sp.Matrix([entry / (lambda_H + c * entry) for entry in p])
         total = sum(q)
@@ -208,14 +208,14 @@ def _linear_system(d: Derivation) -> None:
         denominators,
         shown=r"1 - c\sum_k\frac{p_k^2}{\lambda_H + c\,p_k} = \lambda_H\sum_k q_k, \qquad q_k = "
         r"\frac{p_k}{\lambda_H + c\,p_k}",
-        cases="K = 2, 3, 4",
+        cases=FEW_TEXT,
     )
     d.identities(
         "The inverse in this form.",
         pairs,
         shown=r"\left(\lambda_H I + c\,S\right)^{-1} = \operatorname{diag}\frac{1}{\lambda_H + c\,p} + "
         r"\frac{c}{\lambda_H\sum_k q_k}\;q\,q^\top",
-        cases="K = 2, 3, 4",
+        cases=FEW_TEXT,
     )
 
 
