@@ -18,6 +18,7 @@ NAMES = (
     "duality_gap",
     "constraints",
     "elimination",
+    "minority_collapse",
     "mean_squared_error",
     "fit_free_beta",
 )

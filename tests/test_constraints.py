@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize
+from scipy import optimize, special
 
 import ufm
 from tests import oracles, strategies
@@ -161,6 +161,33 @@ def test_nonnegative_features_against_scipy(loss: str, bias_decay: float | None)
     # SciPy's gradients are forward differences, good to 1e-8, and its value to about their square over 0.03.
     assert solution.objective <= found.fun + 1e-12
     assert solution.objective == pytest.approx(found.fun, abs=1e-8)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_features_of_fixed_norm_are_tight_for_a_fixed_classifier(loss: str):
+    rng = np.random.default_rng(3)
+    W = rng.normal(size=(3, 4))
+    problem = ufm.UFM(targets(rng, 3, 5), 4, 0.1, 0.3, loss, classifier=W, feature_norm=0.4)
+    solution = ufm.solve(problem, "lbfgs", tol=1e-10, max_iter=3000)
+    assert solution.converged
+    # The length of W^T r is not smooth where it vanishes, so that the gap is about as small as the gradient.
+    assert abs(solution.certificate.gap) < 1e-9
+
+
+@given(strategies.seeds, strategies.losses)
+def test_fixed_gap_of_nonnegative_features_is_fenchels(seed: int, loss: str):
+    """Against the dual value itself, at points far from the optimum where both cases of the gap occur."""
+    rng = np.random.default_rng(seed)
+    W, law = rng.normal(size=(3, 4)), targets(rng, 3, 5)
+    problem = ufm.UFM(law, 4, 0.1, 0.3, loss, classifier=W, nonnegative=True)
+    at = point(problem, seed)
+    assert at.features is not None
+    y, pi, z = law.labels.numpy(), law.weights.numpy(), at.features.numpy() @ W.T
+    q = special.softmax(z, 1) if loss == "cross_entropy" else z + 1 / 3
+    r = q - y
+    values = special.entr(q).sum(1) if loss == "cross_entropy" else -(r**2 / 2 + r * (y - 1 / 3)).sum(1)
+    dual = pi @ (values - (np.minimum(r @ W, 0) ** 2).sum(1) / 0.6) + 0.05 * (W**2).sum()
+    assert certify(problem, at).lower_bound == pytest.approx(dual, abs=1e-12 * (1 + objective(problem, at)))
 
 
 def test_fixed_gap_of_nonnegative_features_keeps_its_digits():

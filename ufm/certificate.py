@@ -88,6 +88,11 @@ def certify(
     if local.classifier is not None and not torch.equal(to_tensor("classifier", local.classifier), w):
         raise ValueError("classifier: got a matrix that is not the problem's fixed classifier, expected that one")
     _check_constraints(local, w, h)
+    # Within the tolerance of that check, the bound would be as far off as the norms.
+    if problem.row_norm is not None:
+        w = w * (problem.row_norm / torch.linalg.vector_norm(w, dim=1, keepdim=True))
+    if problem.feature_norm is not None:
+        h = h * (problem.feature_norm / torch.linalg.vector_norm(h, dim=1, keepdim=True))
     return certify_evaluation(local, local.evaluate(w, local.targets.weights.sqrt().unsqueeze(-1) * h, b))
 
 

@@ -24,6 +24,10 @@ class Curvature(Protocol):
         """Return S v, row by row."""
         ...
 
+    def centred(self, vectors: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
+        """Return v without its part in the kernel of S, row by row."""
+        ...
+
     def resolvent(self, shift: float, scale: Float[Tensor, ""]) -> Callable[[Tensor], Tensor]:
         """Return the map v -> (shift I + scale S)^-1 v, row by row, for shift > 0 and scale >= 0."""
         ...
@@ -99,9 +103,17 @@ class SoftmaxCurvature:
         factor = scale / (shift * q.sum(-1, keepdim=True))
         return lambda v: torch.addcmul(v * inverse, q, factor * (q * v).sum(-1, keepdim=True))
 
+    def centred(self, vectors: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
+        """Return v without its part in the kernel of S, the constant vectors."""
+        return vectors - vectors.mean(-1, keepdim=True)
+
 
 class IdentityCurvature:
     """S = I."""
+
+    def centred(self, vectors: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
+        """Return v: the kernel is zero."""
+        return vectors
 
     def apply(self, vectors: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
         """Return v."""

@@ -39,6 +39,9 @@ def nuclear_norm_optimum(problem: UFM, *, tol: float = 1e-9, max_iter: int = 200
 
     if problem.classifier is not None:
         raise ValueError("problem: got a fixed classifier, expected a free one, as the relaxation has")
+    for name in ("has_bias", "nonnegative", "feature_norm", "row_norm"):
+        if getattr(problem, name):
+            raise ValueError(f"problem: got one with {name}, expected the plain one, as the relaxation has")
     labels, weights = (x.double().cpu().numpy() for x in (problem.targets.labels, problem.targets.weights))
     N, K = labels.shape
     if N * K > _LARGEST:

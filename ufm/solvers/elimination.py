@@ -83,10 +83,11 @@ def linear_response(
     S (lambda_H + scale S) for its preconditioner, which is exact for a simplex ETF and costs no matrix product.
     """
     decay, scale = gram.feature_decay, gram.scale
+    # What S does not see would come out of the resolvent magnified by 1/lambda_H, and its rounding with it.
     invert = curvature.resolvent(decay, scale)
     t = right
     s = curvature.apply(t)
-    preconditioned = invert(t)
+    preconditioned = invert(curvature.centred(t))
     rho = (s * preconditioned).sum(-1, keepdim=True)
     direction = preconditioned
     x = torch.zeros_like(right)
@@ -101,7 +102,7 @@ def linear_response(
             break
         t = torch.addcmul(t, step, v, value=-1)
         s = curvature.apply(t)
-        preconditioned = invert(t)
+        preconditioned = invert(curvature.centred(t))
         new = (s * preconditioned).sum(-1, keepdim=True)
         direction = torch.addcmul(preconditioned, torch.where(active, new / rho, 0.0), direction)
         rho = new

@@ -167,7 +167,7 @@ class Variables:
         problem, weights = self.problem, self.problem.targets.weights
         drawn = torch.multinomial(weights, self.batch_size, replacement=True, generator=self.generator)
         rows = drawn.unique()
-        share = torch.bincount(drawn, minlength=len(weights))[rows] / self.batch_size
+        share = torch.bincount(drawn, minlength=len(weights))[rows].to(weights) / self.batch_size
         labels, pi = problem.targets.block(rows)
         w, scaled, bias = self._split(point)
         if problem.row_norm is not None:

@@ -146,7 +146,9 @@ class Eliminated:
         return self._streamed_certificate(problem)
 
     def _streamed_certificate(self, problem: UFM) -> Certificate:
-        constant = 0.0 if problem.classifier is None else self.variables.penalty(self.x)
+        constant = 0.0
+        if problem.classifier is not None:
+            constant = problem.weight_decay / 2 * self.variables.factor(self.x).square().sum().item()
         bound = self.reduced.bound(self.reduction) + constant
         columns = self.variables.split(self.gradient)
         rows = None if problem.classifier is not None else torch.linalg.vector_norm(columns[0]).item()
@@ -379,5 +381,5 @@ def _merge(problem: UFM) -> tuple[UFM, Tensor | None]:
     inverse = torch.empty_like(order)
     inverse[order] = group
     weights = targets.weights.new_zeros(int(group[-1]) + 1).index_add_(0, group, targets.weights[order])
-    merged = Targets(labels[new], weights / weights.sum())
+    merged = Targets(labels[new], weights)
     return dataclasses.replace(problem, targets=merged), inverse
