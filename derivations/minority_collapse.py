@@ -108,7 +108,8 @@ CLAIM = Claim(
     statement=r"""Let the law be unchanged by permutations of the rare classes, each of probability $q$, and $d \ge
 K-1$. At the global optimum the classifier rows of the rare classes coincide if and only if $r\,q \le
 \lambda_W\lambda_H$, with $r = 1$ without mixing and $r = \frac{\alpha+1}{2\alpha+1} < 1$ for mixup. With $n$
-frequent classes, $R$ times as probable as $n$ rare ones, that is from the ratio $R^* = r/(n\lambda_W\lambda_H) - 1$ on.""",
+frequent classes, $R$ times as probable as $n$ rare ones, that is from the ratio $R^* = r/(n\lambda_W\lambda_H) - 1$
+on.""",
     assumptions=(
         r"Cross entropy without bias, or mean squared error; at least two rare classes; expectation convention.",
         r"The classes of a pair are drawn independently, $\lambda$ independently of them and symmetric about $1/2$.",

@@ -131,7 +131,7 @@ def test_demo_end_to_end_at_tiny_size(tmp_path: Path, capsys: pytest.CaptureFixt
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["config"]["train"]["epochs"] == 3
     assert {(row["classifier"], row["method"]) for row in results["solver"]} == {
-        (kind, method) for kind in ("fixed", "free") for method in ("gradient_descent", "lbfgs")
+        (kind, method) for kind in ("fixed", "free") for method in ("newton", "gradient_descent", "lbfgs")
     }
     assert all(row["gap"] < 1e-10 for row in results["solver"])
     for mode in ("train", "eval"):

@@ -75,6 +75,8 @@ def test_schedules():
         (lambda: ufm.LBFGS(memory=0), "memory"),
         (lambda: ufm.solve(PROBLEM, gap_tol=0.0), "gap_tol"),
         (lambda: ufm.solve(PROBLEM, start=ufm.Point(torch.zeros(4, 8))), "start"),
+        (lambda: ufm.solve(PROBLEM, start=(1, 2)), "start"),
+        (lambda: ufm.solve(PROBLEM, device=1.5), "device"),
         (lambda: ufm.solve(PROBLEM, start=ufm.Point(torch.full((5, 8), math.nan))), "start"),
         (lambda: ufm.solve(PROBLEM, start=ufm.Point(torch.zeros(5, 8), bias=torch.zeros(5))), "start"),
     ],
@@ -96,7 +98,7 @@ def test_stopping_on_the_certified_gap(method: str):
     assert both.gradient_norm <= 1e-12
 
 
-def test_a_gap_that_has_no_certificate_is_never_called_converged():
+def test_a_gap_that_the_bound_cannot_close_is_never_called_converged():
     problem = ufm.UFM(ufm.Mixup(5).targets(3), 2, 0.01, 0.01)
     solution = ufm.solve(problem, gap_tol=1e-6, max_iter=200)
     assert not solution.converged
@@ -126,11 +128,46 @@ def test_a_solve_resumes_where_it_stopped(method: str, tmp_path: Path):
     assert whole.history.objective[3] == short.objective
 
 
+def test_resuming_without_features_or_without_iterations_keeps_what_there_is(tmp_path: Path):
+    problem = ufm.UFM(ufm.Mixup(4).pair_targets(5), 5, 0.01, 0.01)
+    stored = ufm.solve(problem, "adam", max_iter=20)
+    streamed = ufm.solve(problem, start=stored, stream=True)
+    assert streamed.converged
+    assert len(streamed.history.iteration) >= 3
+    assert streamed.history.lam.shape == (0,)
+    same = ufm.solve(problem, "lbfgs", start=stored, max_iter=0)
+    assert same.history.objective[-1] == same.objective
+    with pytest.raises(ValueError, match="^features: none were stored"):
+        streamed.logits  # noqa: B018
+    streamed.save(tmp_path / "streamed.safetensors")
+    loaded = ufm.load_solution(tmp_path / "streamed.safetensors", problem)
+    labels = problem.targets.labels
+    assert torch.allclose(
+        torch.as_tensor(loaded.response(labels).logits), torch.as_tensor(streamed.response(labels).logits)
+    )
+
+
+def test_a_solution_without_certificate_survives_its_file(tmp_path: Path):
+    problem = ufm.UFM(ufm.Mixup(3).targets(3), 4, 0.01, 0.01, feature_norm=100.0, row_norm=100.0)
+    solution = ufm.solve(problem, "lbfgs", max_iter=50)
+    assert solution.certificate.gap == math.inf
+    solution.save(tmp_path / "solution.safetensors")
+    assert ufm.load_solution(tmp_path / "solution.safetensors", problem).certificate == solution.certificate
+
+
 def test_files_of_another_problem_or_none_are_refused(tmp_path: Path):
     path = tmp_path / "solution.safetensors"
     ufm.solve(PROBLEM, max_iter=1).save(path)
     with pytest.raises(ValueError, match="^path: .*another problem"):
         ufm.load_solution(path, ufm.UFM(ufm.Mixup(3).targets(2), 8, 0.02, 0.02))
+    for other in (
+        ufm.UFM(LAW.targets(9), 8, 0.02, 0.03),
+        ufm.UFM(LAW.targets(9), 8, 0.02, 0.02, "mean_squared_error"),
+        ufm.UFM(ufm.Mixup(5, alpha=0.5).targets(9), 8, 0.02, 0.02),
+        ufm.UFM(ufm.Mixup(5, priors=(0.4, 0.3, 0.1, 0.1, 0.1)).targets(9), 8, 0.02, 0.02),
+    ):
+        with pytest.raises(ValueError, match="^path: .*another problem"):
+            ufm.load_solution(path, other)
     with pytest.raises(ValueError, match="^path"):
         ufm.load_solution(tmp_path / "missing", PROBLEM)
     path.write_bytes(path.read_bytes()[:100])
@@ -305,6 +342,33 @@ def test_newton_from_a_given_start_stays_near_it():
     optimum = ufm.solve(problem, tol=1e-12)
     resumed = ufm.solve(problem, start=optimum, tol=1e-12, record=1)
     assert resumed.iterations <= optimum.iterations + 1
-    assert resumed.history.objective[len(optimum.history.objective) :].max(initial=0) <= optimum.objective + 1e-13
+    assert resumed.history.objective.min() >= optimum.objective - 1e-13
+    kept = ufm.solve(problem, start=optimum, max_iter=0, tol=1e-12)
+    assert kept.converged
+    assert kept.objective == pytest.approx(optimum.objective, rel=1e-14)
     scratch, whole = (ufm.solve(problem, ufm.Newton(subsets=subsets), tol=1e-12) for subsets in (True, False))
     assert scratch.objective == pytest.approx(whole.objective, rel=1e-13)
+
+
+def test_narrow_problems_with_unequal_penalties_are_solved():
+    rng = np.random.default_rng(0)
+    for seed in range(6):
+        targets = ufm.Targets(rng.dirichlet(np.full(5, 0.3), 9), rng.dirichlet(np.ones(9)))
+        problem = ufm.UFM(targets, 3, 2.6e-3, 3.6e-5)
+        solution = ufm.solve(problem, tol=1e-7, seed=seed, max_iter=500)
+        assert solution.converged, (seed, solution.message, solution.gradient_norm)
+
+
+def test_a_class_that_never_occurs_has_no_say_in_the_certificate():
+    labels = np.array([[0.7, 0.3, 0.0], [0.2, 0.8, 0.0]])
+    problem = ufm.UFM(ufm.Targets(labels), 2, 0.01, 0.01, bias_decay=0.0)
+    certificate = ufm.certify(problem, np.zeros((3, 2)), np.zeros((2, 2)), np.array([0.0, 0.0, -800.0]))
+    assert math.isfinite(certificate.gap)
+    assert certificate.gap >= 0
+
+
+def test_a_classifier_with_a_gradient_of_its_own_is_welcome():
+    W = torch.nn.Parameter(torch.as_tensor(ufm.simplex_etf(5, 8)))
+    solution = ufm.solve(ufm.UFM(PROBLEM.targets, 8, 0.0, 0.02, classifier=W))
+    assert solution.converged
+    assert not solution.features.requires_grad

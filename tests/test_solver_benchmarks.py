@@ -84,13 +84,15 @@ def test_scaling_runs_and_memory_is_measured():
 def test_committed_scaling_is_what_the_readme_says():
     result = committed("solver/scaling.json")
     row = readme_row("[scaling]")
+    streamed = [line["megabytes"] for line in result["rows"] if line["kind"] == "streamed"]
+    assert streamed[-1] < 1.3 * streamed[2]
     for kind, value in result["slopes"].items():
         assert value <= 1.1, kind
         assert f"{value:.2f}" in row
-    # The same problem by four routes.
+    # The same iterate by four routes, whose inner solves stop at a tolerance; three iterations are not convergence.
     for nodes in {line["nodes"] for line in result["rows"]}:
         objectives = [line["objective"] for line in result["rows"] if line["nodes"] == nodes]
-        assert np.ptp(objectives) <= 1e-12 * objectives[0]
+        assert np.ptp(objectives) <= 1e-10 * objectives[0]
 
 
 def test_committed_minority_curve_follows_the_prediction():
@@ -100,3 +102,19 @@ def test_committed_minority_curve_follows_the_prediction():
         assert (point["spread_rare"] < 1e-6) == (point["ratio"] >= predicted)
         assert re.fullmatch("CONVERGED|STALLED", point["message"])
         assert abs(point["relative_gap"]) < 1e-10
+
+
+def test_minority_figure_names_its_axes_and_every_series(tmp_path: Path):
+    from figures import minority as drawing
+
+    figure = drawing.draw(RESULTS / "minority" / "minority.json")
+    (axis,) = figure.axes
+    assert (axis.get_xlabel(), axis.get_ylabel()) == (
+        "frequency of frequent over rare classes",
+        "cosine between rare rows",
+    )
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["no mixup", *(rf"mixup, $\alpha$ = {a}" for a in ("0.2", "1", "4")), "predicted collapse"]
+    with pytest.raises(ValueError, match="^sweep"):
+        drawing.draw(tmp_path / "missing.json")

@@ -195,6 +195,8 @@ def _lower_bound(problem: UFM, evaluation: Evaluation) -> float:
     if problem.bias_decay == 0:
         g = _without_mean(problem, g / root) * root
     mean = g.T @ root.squeeze(-1)
+    if not bool(torch.isfinite(g).all()):
+        return -math.inf
     if problem.classifier is not None:
         penalised = _fixed_conjugate(problem, g @ to_tensor("classifier", problem.classifier))
         constant = problem.weight_decay / 2 * evaluation.classifier.square().sum().item() - penalised
@@ -244,7 +246,7 @@ def _without_mean(problem: UFM, residual: Tensor) -> Tensor:
         return residual - mean
     # q = y + residual is mixed with the one distribution u that makes its average that of the labels.
     average = weights @ labels
-    share = (mean / (average + mean)).clamp(min=0).max()
+    share = torch.where(mean > 0, mean / (average + mean), 0.0).max()
     if share <= 0:
         return residual
     u = average - (1 - share) / share * mean

@@ -274,7 +274,7 @@ class Verify:
             model.weight_decay,
             model.feature_decay,
             loss=model.loss,
-            methods=self.method,
+            methods=("newton",) if self.stream and self.method == Verify.method else self.method,
             nodes=self.nodes,
             bias_decay=self.bias_decay,
             stream=self.stream,

@@ -14,8 +14,8 @@ class Targets:
     """Weighted soft labels, one row each. Arrays are stored as tensors.
 
     labels (N, K): rows on the simplex, divided by their sums. weights (N,): probabilities of the rows; positive,
-    summing to one; equal when not given. class_a, class_b (N,) and lam (N,): for pair laws, the two classes and the
-    weight of the first (the same class twice with lam = 1 for an unmixed label).
+    summing to one up to rounding, and divided by their sum; equal when not given. class_a, class_b (N,) and lam (N,):
+    for pair laws, the two classes and the weight of the first (the same class twice with lam = 1 for an unmixed label).
     Raises ValueError for labels off the simplex, or weights that are not positive or do not sum to one.
     """
 
@@ -40,7 +40,7 @@ class Targets:
         w = torch.full_like(y[:, 0], 1 / len(y)) if weights is None else to_tensor("weights", weights, ndim=1)
         _check_weights(w, y.shape[:1])
         object.__setattr__(self, "labels", y)
-        object.__setattr__(self, "weights", w.to(y))
+        object.__setattr__(self, "weights", (w / w.sum()).to(y))
         for name, value in (("class_a", class_a), ("class_b", class_b), ("lam", lam)):
             column = None if value is None else torch.as_tensor(value, device=y.device)
             if column is not None and column.shape != y.shape[:1]:
@@ -112,7 +112,13 @@ class PairTargets:
                 raise ValueError(f"{name}: got {c.dtype} of shape {tuple(c.shape)}, expected {len(x)} of 0..{K - 1}")
             classes.append(c)
         check_number("smoothing", smoothing, minimum=0, below=1)
-        fields = (("num_classes", K), ("class_a", classes[0]), ("class_b", classes[1]), ("lam", x), ("weights", pi))
+        fields = (
+            ("num_classes", K),
+            ("class_a", classes[0]),
+            ("class_b", classes[1]),
+            ("lam", x),
+            ("weights", pi / pi.sum()),
+        )
         for name, value in (*fields, ("smoothing", float(smoothing))):
             object.__setattr__(self, name, value)
 

@@ -83,6 +83,10 @@ def verify(
     K = law.num_classes
     check_integer("dim", dim, minimum=K - 1)
     check_number("tol", tol, above=0)
+    if bias_decay and loss == "mean_squared_error":
+        raise ValueError(
+            f"bias_decay: got {bias_decay} with {loss}, whose closed form has a bias without penalty; use 0"
+        )
     if not methods:
         raise ValueError("methods: got none, expected at least one")
     optimum = joint_optimum(law, weight_decay, feature_decay, loss, nodes=nodes)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from ufm.arrays import check_choice, check_integer, check_number
+from ufm.arrays import check_choice, check_integer, check_number, to_tensor
 from ufm.certificate import Certificate
 from ufm.problem import UFM
 from ufm.progress import progress_bar
@@ -30,6 +30,7 @@ METHODS: dict[str, type[Method]] = {method.name: method for method in (Newton, L
 _GPU_CHECK_EVERY = 20
 
 
+@torch.no_grad()
 def solve(
     problem: UFM,
     method: str | Method = "newton",
@@ -53,7 +54,9 @@ def solve(
     `Certificate`). gap_tol: on the certified gap over the objective. The solve has converged once what is given is
     reached; where neither is, tol is 1e-10 in float64 and 1e-5 in float32. max_iter: limit on iterations. seed: of the
     Gaussian start. start: a solution to resume from, whose history the new one continues, or
-    a `Point` of one's own; features that it does not hold, and the method needs, are drawn. device: "auto" takes a CUDA
+    a `Point` of one's own; features that it does not hold, and the method needs, are drawn. A method starts anew from
+    that point: momentum, schedules and curvature pairs are not carried over. A classifier of zeros is a stationary
+    point, where a solve with `tol` ends at once; its certificate says what that is worth. device: "auto" takes a CUDA
     GPU if there is one. stream: hold one block of targets at a time and store no features ("newton" only).
     distributed: share the targets out among the processes that torchrun started, every one of which makes this same
     call and gets the same solution, without features ("newton" only). record: record history every so many iterations;
@@ -70,7 +73,9 @@ def solve(
     max_iter = check_integer("max_iter", max_iter, minimum=0)
     record = check_integer("record", record, minimum=0)
     check_integer("seed", seed, minimum=0, maximum=2**63 - 1)
-    run = Run(max_iter, seed, rules.tol or 1e-3 * (rules.gap_tol or 0.0), stream, distributed, start is not None)
+    # A resumed solve draws other batches than the ones that it follows.
+    batches = seed + (start.iterations if isinstance(start, Solution) else 0)
+    run = Run(max_iter, batches, rules.tol or 1e-3 * (rules.gap_tol or 0.0), stream, distributed, start is not None)
     chosen.check(problem, run)
     if distributed:
         join_processes()
@@ -85,14 +90,13 @@ def solve(
     check_every = _GPU_CHECK_EVERY if chosen.fixed and local.targets.weights.is_cuda else 1
 
     with progress_bar(max_iter, chosen.name, unit="iterations", enabled=progress) as bar:
-        loop = _Loop(rules, recorder, max_iter, record, check_every, bar)
+        loop = _Loop(rules, recorder, run, record, check_every, bar)
         loop.run(chosen.iterate(local, point, run))
     seconds = recorder.seconds()
     certificate = recorder.add(loop.iteration, loop.chosen)
     message = loop.message
-    if message in (Message.STALLED, Message.CONVERGED):
-        # The certificate has the last word: it evaluates the point anew, without what the method carries along.
-        message = Message.CONVERGED if rules.met(certificate) else Message.STALLED
+    if rules.met(certificate) and message in (Message.STALLED, Message.MAX_ITER):
+        message = Message.CONVERGED
     end, history = loop.chosen.point(), recorder.history()
     return Solution(
         classifier=end.classifier,
@@ -115,10 +119,11 @@ class _Loop:
     """The iterations of one solve, and which iterate it ends with: the last if converged, else the lowest."""
 
     def __init__(
-        self, rules: "_Rules", recorder: "_Recorder", max_iter: int, record: int, check_every: int, bar: tqdm
+        self, rules: "_Rules", recorder: "_Recorder", run: Run, record: int, check_every: int, bar: tqdm
     ) -> None:
-        self.rules, self.recorder, self.bar = rules, recorder, bar
-        self.max_iter, self.record, self.check_every = max_iter, record, check_every
+        self.rules, self.recorder, self.bar, self.rounding = rules, recorder, bar, rules.rounding
+        self.max_iter, self.distributed = run.max_iter, run.distributed
+        self.record, self.check_every = record, check_every
         self.message, self.iterations = Message.STALLED, 0
         self.best: tuple[Iterate, int] | None = None
 
@@ -146,11 +151,12 @@ class _Loop:
                     self.recorder.add(iteration, iterate)
         except KeyboardInterrupt:
             self.message = Message.INTERRUPTED
-            if self.best is None:
+            # The other processes are in the middle of a step, so that no certificate can be had from them.
+            if self.best is None or self.distributed:
                 raise
 
     def _ends(self, iteration: int, iterate: Iterate) -> bool:
-        if self.best is None or _better(iterate, self.best[0]):
+        if self.best is None or _better(iterate, self.best[0], self.rounding):
             self.best = iterate, iteration
         self.bar.set_postfix(gradient_norm=f"{iterate.gradient_norm:.2e}", refresh=False)
         if not math.isfinite(iterate.objective) or not math.isfinite(iterate.gradient_norm):
@@ -164,10 +170,9 @@ class _Loop:
         return True
 
 
-def _better(one: Iterate, other: Iterate) -> bool:
+def _better(one: Iterate, other: Iterate, rounding: float) -> bool:
     """Return whether an iterate is lower, or as low up to rounding and nearer to stationary."""
-    rounding = 1e-14 * abs(other.objective)
-    if abs(one.objective - other.objective) <= rounding:
+    if abs(one.objective - other.objective) <= rounding * abs(other.objective):
         return one.gradient_norm < other.gradient_norm
     return one.objective < other.objective
 
@@ -188,12 +193,13 @@ class _Rules:
         self.tol = None if tol is None else check_number("tol", tol, above=0)
         self.gap_tol = None if gap_tol is None else check_number("gap_tol", gap_tol, above=0)
         self.next_gap = 0
+        self.rounding = 50 * torch.finfo(dtype).eps
 
     def reached(self, iteration: int, iterate: Iterate) -> bool:
         if self.tol is not None and iterate.gradient_norm > self.tol:
             return False
         if self.gap_tol is None:
-            return True
+            return self.met(iterate.certificate())
         # A certificate costs about an evaluation: asked for at growing intervals, it costs a few per cent in all.
         if iteration < self.next_gap:
             return False
@@ -208,12 +214,16 @@ class _Rules:
 
 def _given(problem: UFM, start: Solution | Point, drawn: Point) -> Point:
     """Return the given start, completed by the drawn one's features, within the problem's constraints."""
+    if not isinstance(start, Solution | Point):
+        raise ValueError(f"start: got {type(start).__name__}, expected a Solution or a Point")
     w, bias = start.classifier, start.bias
     h = start.features if isinstance(start, Point) else start.stored_features
     K, N, d = problem.targets.num_classes, len(problem.targets), problem.dim
     for name, array, expected in (("classifier", w, (K, d)), ("features", h, (N, d)), ("bias", bias, (K,))):
-        if array is not None and (tuple(array.shape) != expected or not bool(torch.isfinite(array).all())):
-            raise ValueError(f"start: got {name} of shape {tuple(array.shape)}, expected finite numbers {expected}")
+        if array is not None and tuple(to_tensor(f"start: {name}", array).shape) != expected:
+            raise ValueError(f"start: got {name} of shape {tuple(array.shape)}, expected {expected}")
+    if problem.row_norm is not None and not bool(w.any(1).all()):
+        raise ValueError("start: got a classifier with a zero row, expected rows that can be given a norm")
     if (bias is None) == problem.has_bias:
         raise ValueError(f"start: got {'no' if bias is None else 'a'} bias, expected the other as the problem has it")
     like = problem.targets.weights
@@ -229,14 +239,14 @@ def _given(problem: UFM, start: Solution | Point, drawn: Point) -> Point:
 
 
 def _device(device: torch.device | str, *, distributed: bool) -> torch.device:
-    if device == "auto":
+    if device == "auto" or (distributed and str(device) == "cuda"):
         if not torch.cuda.is_available():
             return torch.device("cpu")
         return torch.device("cuda", dist.get_rank() % torch.cuda.device_count() if distributed else 0)
     message = f"device: got {device!r}, expected 'auto', 'cpu' or an available device"
     try:
         found = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(message) from error
     if found.type == "meta":
         raise ValueError(message)

@@ -41,9 +41,8 @@ class FirstOrder:
         """Yield the iterates from `start`."""
         batch_size = getattr(self, "batch_size", None)
         variables = Variables(problem, batch_size, run.seed)
-        with torch.no_grad():
-            for state in self.states(variables, variables.pack(start), run.max_iter):
-                yield Descent(variables, state)
+        for state in self.states(variables, variables.pack(start), run.max_iter):
+            yield Descent(variables, state)
 
 
 @dataclass(frozen=True)

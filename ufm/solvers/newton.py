@@ -9,7 +9,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ufm.arrays import check_integer
 from ufm.certificate import Certificate, certify_evaluation
 from ufm.problem import UFM
 from ufm.solvers.method import Point, Run
@@ -60,7 +59,6 @@ class Newton:
                     f"{field}: got {getattr(problem, field)!r} with the method 'newton', which needs features and rows "
                     "without constraint; expected another method, e.g. 'lbfgs'"
                 )
-        check_integer("max_iter", run.max_iter, minimum=0)
 
     def iterate(self, problem: UFM, start: Point, run: Run) -> Iterator["Eliminated"]:
         """Yield the iterates from the start's classifier and bias; its features are not needed."""
@@ -68,21 +66,20 @@ class Newton:
         merged, inverse = (problem, None) if run.distributed else _merge(problem)
         variables = _Variables(merged, start)
         x = variables.start
-        with torch.no_grad():
-            whole = Reduced(merged, store=store, distributed=run.distributed)
-            movable = problem.classifier is None or problem.has_bias
-            from_scratch = self.subsets and movable and run.max_iter > 0 and not run.given
-            try:
-                for level in _subsets(merged, store, run) if from_scratch else []:
-                    for iterate in _minimise(level, variables, x, run.tol):
-                        x = iterate.x
-                        if iterate.gradient_norm <= _SUBSET_ACCURACY * iterate.penalty_gradient:
-                            break
-            except KeyboardInterrupt:
-                yield variables.evaluate(whole, x, _FIRST_TOLERANCE).of(problem, inverse, run)
-                raise
-            for iterate in _minimise(whole, variables, x, run.tol):
-                yield iterate.of(problem, inverse, run)
+        whole = Reduced(merged, store=store, distributed=run.distributed)
+        movable = problem.classifier is None or problem.has_bias
+        from_scratch = self.subsets and movable and run.max_iter > 0 and not run.given
+        try:
+            for level in _subsets(merged, store, run) if from_scratch else []:
+                for iterate in _minimise(level, variables, x, run.tol):
+                    x = iterate.x
+                    if iterate.gradient_norm <= _SUBSET_ACCURACY * iterate.penalty_gradient:
+                        break
+        except KeyboardInterrupt:
+            yield variables.evaluate(whole, x, _FIRST_TOLERANCE).of(problem, inverse, run)
+            raise
+        for iterate in _minimise(whole, variables, x, run.tol, given=run.given):
+            yield iterate.of(problem, inverse, run)
 
 
 @dataclass(frozen=True)
@@ -215,6 +212,7 @@ class _Variables:
         return value.item() / 2
 
     def evaluate(self, reduced: Reduced, x: Tensor, tolerance: float, near: Reduction | None = None) -> Eliminated:
+        x = reduced.agreed(x)
         factor, bias = self.split(x)
         at = reduced.evaluate(reduced.gram(factor, self.bias(x)), tolerance, None if near is None else near.duals)
         problem = self.problem
@@ -264,10 +262,12 @@ class _Variables:
         return self._join(out_rows, out_column)
 
 
-def _minimise(reduced: Reduced, variables: _Variables, x: Tensor, tol: float) -> Iterator[Eliminated]:
-    """Yield the iterates on one set of targets."""
+def _minimise(
+    reduced: Reduced, variables: _Variables, x: Tensor, tol: float, *, given: bool = False
+) -> Iterator[Eliminated]:
+    """Yield the iterates on one set of targets, from a start that is `given` near the optimum or drawn."""
     movable = bool(variables.mask.any())
-    state = variables.evaluate(reduced, x, _FIRST_TOLERANCE if movable else tol)
+    state = variables.evaluate(reduced, x, _FIRST_TOLERANCE if movable and not given else 0.1 * tol)
     if variables.problem.classifier is None:
         ratio = math.inf
         while state.balance() < _BALANCING_PROGRESS * ratio:
@@ -297,9 +297,12 @@ def _trust_region(variables: _Variables, state: Eliminated, tol: float) -> Itera
         # Near the optimum the gradient falls quadratically; so must what the features leave.
         tolerance = max(min(1e-2 * norm, 0.1 * norm**2), 0.1 * tol)
         trial = variables.evaluate(reduced, state.x + step, tolerance, state.reduction)
-        rounding = 1e-12 * abs(state.objective)
+        rounding = 5e3 * torch.finfo(state.x.dtype).eps * abs(state.objective)
         if predicted > rounding:
             ratio = (state.objective - trial.objective) / predicted
+        elif predicted < -rounding:
+            # The products were too inexact for the model to descend; a shorter step needs fewer of them.
+            ratio = -1.0
         else:
             # Differences of the objective are rounding here: the gradient's norm decides.
             ratio = 1.0 if trial.gradient_norm < 0.9 * norm else -1.0

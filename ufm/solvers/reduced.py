@@ -1,5 +1,6 @@
 """The UFM with its features eliminated, summed over blocks of targets and over processes."""
 
+import atexit
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ class Reduced:
             mean = torch.zeros_like(mean)
         elif problem.bias_decay == 0:
             # A share of every distribution goes to one that restores the average; entropy is concave and not negative.
-            share = (mean / (average + mean)).clamp(min=0).max().item()
+            share = torch.where(mean > 0, mean / (average + mean), 0.0).max().item()
             whole *= 1 - share
             mean = torch.zeros_like(mean)
         s = (1 - share) * torch.linalg.eigvalsh(moment)[-1].clamp(min=0).sqrt().item() + share * math.sqrt(2)
@@ -185,9 +186,16 @@ class Reduced:
                 dist.all_reduce(tensor)
             except RuntimeError as error:
                 raise RuntimeError(
-                    f"process {dist.get_rank()} of {dist.get_world_size()}: another process of the solve has ended or "
-                    f"cannot be reached; start all of them again ({error})"
+                    f"process {dist.get_rank()} of {dist.get_world_size()}: {error}: most likely another process of "
+                    "the solve has ended or cannot be reached; start all of them again"
                 ) from error
+
+    def agreed(self, tensor: Tensor) -> Tensor:
+        """Return the first process's values, so that a difference of rounding or seed cannot part the processes."""
+        if self.distributed:
+            tensor = tensor.clone()
+            dist.broadcast(tensor, 0)
+        return tensor
 
 
 def is_first_process() -> bool:
@@ -204,6 +212,13 @@ def join_processes(timeout: float = 300.0) -> int:
     if not dist.is_torchelastic_launched() and not dist.is_initialized():
         raise ValueError("distributed: got True in a process of its own, expected one that torchrun started")
     if not dist.is_initialized():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        # A group that outlives the interpreter may abort its process at the very end.
+        atexit.register(_leave_processes)
     return dist.get_rank()
+
+
+def _leave_processes() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,7 +1,8 @@
 """The result of a solve: point, certificate, reason of the end, history; to a file and back."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from ufm.response import Response, fixed_classifier
 from ufm.storage import atomic_path, to_json
 
 _FORMAT = "ufm solution 1"
+# Targets that are written out at a time.
+_BLOCK = 2**14
 
 
 class Message(StrEnum):
@@ -56,9 +59,19 @@ class History:
     depth: np.ndarray
 
     def followed_by(self, other: "History") -> "History":
-        """Return this history with that of a resumed solve behind it, which repeats its last entry."""
-        joined = {f.name: np.concatenate([getattr(self, f.name), getattr(other, f.name)[1:]]) for f in fields(self)}
-        return History(**{**joined, "lam": self.lam})
+        """Return this history with that of a resumed solve behind it, whose first entry repeats the last one here.
+
+        Where only one of the two has the channel, the joined one has none.
+        """
+        first = 1 if len(other.iteration) > 1 else 0
+        one, two = self, other
+        if len(self.lam) != len(other.lam):
+            one, two = (
+                replace(h, lam=np.zeros(0), width=np.zeros((len(h.width), 0)), depth=np.zeros((len(h.depth), 0)))
+                for h in (self, other)
+            )
+        joined = {f.name: np.concatenate([getattr(one, f.name), getattr(two, f.name)[first:]]) for f in fields(self)}
+        return History(**{**joined, "lam": one.lam})
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,7 @@ class Solution:
         names = ("objective", "gradient_norm", "converged", "iterations", "seconds", "method")
         facts: dict[str, Any] = {name: getattr(self, name) for name in names}
         facts |= {"format": _FORMAT, "message": self.message.name, "certificate": asdict(self.certificate)}
+        facts["problem"] = _description(self.problem)
         with atomic_path(path) as temporary:
             contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             try:
@@ -142,6 +156,15 @@ def load_solution(path: str | Path, problem: UFM) -> Solution:
     expected = (problem.targets.num_classes, problem.dim)
     if w.shape != expected or (h is not None and len(h) != len(problem.targets)) or (bias is None) == problem.has_bias:
         raise ValueError(f"path: got a solution of another problem, classifier {tuple(w.shape)}, expected {expected}")
+    if facts["problem"] != json.loads(to_json(_description(problem))):
+        raise ValueError(
+            f"path: got a solution of another problem, {facts['problem']}, expected one of {_description(problem)}; "
+            "to start from its arrays all the same, use a Point"
+        )
+    # What is not finite has no place in JSON.
+    certificate = facts["certificate"]
+    for name, missing in (("lower_bound", -math.inf), ("gap", math.inf)):
+        certificate[name] = missing if certificate[name] is None else certificate[name]
     names = ("objective", "gradient_norm", "converged", "iterations", "seconds", "method")
     return Solution(
         classifier=w,
@@ -153,3 +176,24 @@ def load_solution(path: str | Path, problem: UFM) -> Solution:
         problem=problem,
         **{name: facts[name] for name in names},
     )
+
+
+def _description(problem: UFM) -> dict[str, Any]:
+    """Return what tells a problem from another: its numbers, and sums over its targets that depend on every label."""
+    names = ("dim", "weight_decay", "feature_decay", "loss", "bias_decay", "nonnegative", "feature_norm", "row_norm")
+    targets = problem.targets
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.rand(targets.num_classes, generator=generator, dtype=torch.float64)
+    sums = []
+    for start in range(0, len(targets), _BLOCK):
+        labels, weights = targets.block(slice(start, start + _BLOCK))
+        score = labels.double().cpu() @ probe
+        position = torch.arange(start, start + len(score), dtype=torch.float64).cos()
+        sums.append((weights.double().cpu() * score * (2 + position)).sum().item())
+    return {
+        **{name: getattr(problem, name) for name in names},
+        "targets": len(targets),
+        "fixed_classifier": problem.classifier is not None,
+        # Six digits: the same in every dtype and on every device.
+        "labels": f"{sum(sums):.6e}",
+    }
