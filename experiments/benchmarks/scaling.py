@@ -4,8 +4,9 @@
 
 Mixup, K = 30, d = 32, with as many nodes as make about N targets; a fixed number of Newton iterations from a classifier
 near the optimum (the closed form's, shaken), so that every N does the same work per target. Each point is a process of
-its own, whose peak resident memory is compared with that of the same process before the solve. The two-process runs
-divide the targets between two workers of one thread each, against one worker of one thread.
+its own; `megabytes` is by how much the solve raises its peak resident memory, which building the targets may have
+raised before. The two-process runs divide the targets between two workers of one thread each, against one of one
+thread, and show the first worker's memory.
 """
 
 import json
