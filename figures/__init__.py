@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from figures import channel, confidence, planar
 
 FIGURES = {"planar": planar.draw, "channel": channel.draw, "confidence": confidence.draw}
@@ -9,15 +11,16 @@ FIGURES = {"planar": planar.draw, "channel": channel.draw, "confidence": confide
 
 def draw_all(run: Path, out: Path) -> dict[str, Path]:
     """Draw every figure of the run folder into `out` as PNG and PDF; return the PNG files by name."""
+    return {name: save(draw(run), name, out) for name, draw in FIGURES.items()}
+
+
+def save(figure: Figure, name: str, out: Path) -> Path:
+    """Write a figure as PNG and PDF, and return the PNG's path."""
     from ufm.plotting import style
     from ufm.storage import atomic_path
 
-    pictures = {}
-    for name, draw in FIGURES.items():
-        figure = draw(run)
-        with style():
-            for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
-                with atomic_path(out / f"{name}{suffix}") as temporary:
-                    figure.savefig(temporary, metadata=metadata)
-        pictures[name] = out / f"{name}.png"
-    return pictures
+    with style():
+        for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
+            with atomic_path(out / f"{name}{suffix}") as temporary:
+                figure.savefig(temporary, metadata=metadata)
+    return out / f"{name}.png"

@@ -8,9 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.sweeps.summary import read_sweep
+from figures import save
 from ufm.console import parse
-from ufm.plotting import style
-from ufm.storage import atomic_path
 
 _TITLES = {"lbfgs": "L-BFGS", "gradient_descent": "gradient descent", "adam": "Adam", "newton": "Newton"}
 
@@ -36,15 +35,6 @@ def title(spelling: str) -> str:
         elif not (spelling.startswith("momentum") and word == "momentum"):
             words.append(f"{word} {value}")
     return ", ".join(words)
-
-
-def save(figure: Figure, name: str, out: Path) -> Path:
-    """Write a figure as PNG and PDF, and return the PNG's path."""
-    with style():
-        for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
-            with atomic_path(out / f"{name}{suffix}") as temporary:
-                figure.savefig(temporary, metadata=metadata)
-    return out / f"{name}.png"
 
 
 def main(form: type, name: str, draw: Callable[[Path], Figure], description: str | None) -> int:

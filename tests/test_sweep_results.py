@@ -10,8 +10,8 @@ from experiments import sweep
 from experiments.sweeps.grid import Grid, grid_of, read_grid
 from experiments.sweeps.point import solve_point
 from experiments.sweeps.summary import agrees, read_sweep, summary
-from figures import collapse, methods
-from figures.sweeps import save, title
+from figures import collapse, methods, save
+from figures.sweeps import title
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "experiments" / "results" / "sweeps"

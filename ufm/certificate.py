@@ -246,8 +246,16 @@ def _without_mean(problem: UFM, residual: Tensor) -> Tensor:
         return residual - mean
     # q = y + residual is mixed with the one distribution u that makes its average that of the labels.
     average = weights @ labels
-    share = torch.where(mean > 0, mean / (average + mean), 0.0).max()
+    share = restoring_share(mean, average)
     if share <= 0:
         return residual
     u = average - (1 - share) / share * mean
     return (1 - share) * residual + share * (u - labels)
+
+
+def restoring_share(mean: Tensor, average: Tensor) -> float:
+    """Return the least share of one distribution in predictions that takes the mean residual (K,) out of them.
+
+    average (K,): that of the labels. Source: derivations/constraints.py.
+    """
+    return torch.where(mean > 0, mean / (average + mean), 0.0).max().item()

@@ -53,18 +53,19 @@ def solve(
     of its own. "newton" eliminates the features, which have to be free for it. tol: on the gradient norm (see
     `Certificate`). gap_tol: on the certified gap over the objective. The solve has converged once what is given is
     reached; where neither is, tol is 1e-10 in float64 and 1e-5 in float32. max_iter: limit on iterations. seed: of the
-    Gaussian start. start: a solution to resume from, whose history the new one continues, or
-    a `Point` of one's own; features that it does not hold, and the method needs, are drawn. A method starts anew from
-    that point: momentum, schedules and curvature pairs are not carried over. A classifier of zeros is a stationary
-    point, where a solve with `tol` ends at once; its certificate says what that is worth. device: "auto" takes a CUDA
+    Gaussian start. start: a solution to resume from, whose history the new one continues, or a `Point` of one's own;
+    features that it does not hold, and the method needs, are drawn. A method starts anew from that point: momentum,
+    schedules and curvature pairs are not carried over. A classifier of zeros is a stationary point, where a solve with
+    `tol` ends at once; its certificate says what that is worth. device: "auto" takes a CUDA
     GPU if there is one. stream: hold one block of targets at a time and store no features ("newton" only).
     distributed: share the targets out among the processes that torchrun started, every one of which makes this same
     call and gets the same solution, without features ("newton" only). record: record history every so many iterations;
     0 records the first and last only. progress: show a progress bar on the terminal.
 
-    A solve that does not converge returns its best point with `converged` False and the reason in `message`;
-    Ctrl-C likewise. Raises ValueError for an unknown method, arguments out of range or a combination that the method
-    does not support; RuntimeError if another process of a distributed solve ends.
+    A solve that does not converge returns its best point with `converged` False and the reason in `message`; Ctrl-C
+    likewise, but for a distributed solve, which it ends. Raises ValueError for an unknown method, arguments out of
+    range or a combination that the method does not support; RuntimeError if another process of a distributed solve
+    ends.
     """
     chosen = _method(method)
     if dtype not in (torch.float32, torch.float64):

@@ -18,11 +18,12 @@ class FirstOrder:
     """A method that needs the objective and its gradient only: every problem is supported, streaming is not."""
 
     name: str
+    batch_size: int | None = None
 
     @property
     def fixed(self) -> bool:
         """Whether the steps are given beforehand."""
-        return getattr(self, "learning_rate", None) is not None
+        return False
 
     def states(self, objective: Objective, start: Tensor, max_iter: int) -> States:
         """Yield the iterates of the method on `objective`."""
@@ -39,8 +40,7 @@ class FirstOrder:
 
     def iterate(self, problem: UFM, start: Point, run: Run) -> Iterator["Descent"]:
         """Yield the iterates from `start`."""
-        batch_size = getattr(self, "batch_size", None)
-        variables = Variables(problem, batch_size, run.seed)
+        variables = Variables(problem, self.batch_size, run.seed)
         for state in self.states(variables, variables.pack(start), run.max_iter):
             yield Descent(variables, state)
 

@@ -33,6 +33,11 @@ class FixedStep:
         if self.batch_size is not None:
             check_integer("batch_size", self.batch_size, minimum=1)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the steps are given beforehand."""
+        return self.learning_rate is not None
+
     def rate(self, progress: float) -> float:
         """Return the learning rate's factor after a fraction `progress` of the iterations."""
         if self.schedule == "cosine":

@@ -67,8 +67,7 @@ class Newton:
         variables = _Variables(merged, start)
         x = variables.start
         whole = Reduced(merged, store=store, distributed=run.distributed)
-        movable = problem.classifier is None or problem.has_bias
-        from_scratch = self.subsets and movable and run.max_iter > 0 and not run.given
+        from_scratch = self.subsets and variables.movable and run.max_iter > 0 and not run.given
         try:
             for level in _subsets(merged, store, run) if from_scratch else []:
                 for iterate in _minimise(level, variables, x, run.tol):
@@ -190,6 +189,7 @@ class _Variables:
         self.mask = torch.ones_like(self.start)
         self.mask[:, :-1] *= problem.classifier is None
         self.mask[:, -1] *= problem.has_bias
+        self.movable = problem.classifier is None or problem.has_bias
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x[:, :-1], x[:, -1]
@@ -266,15 +266,14 @@ def _minimise(
     reduced: Reduced, variables: _Variables, x: Tensor, tol: float, *, given: bool = False
 ) -> Iterator[Eliminated]:
     """Yield the iterates on one set of targets, from a start that is `given` near the optimum or drawn."""
-    movable = bool(variables.mask.any())
-    state = variables.evaluate(reduced, x, _FIRST_TOLERANCE if movable and not given else 0.1 * tol)
+    state = variables.evaluate(reduced, x, _FIRST_TOLERANCE if variables.movable and not given else 0.1 * tol)
     if variables.problem.classifier is None:
-        ratio = math.inf
-        while state.balance() < _BALANCING_PROGRESS * ratio:
+        before, now = math.inf, state.balance()
+        while now < _BALANCING_PROGRESS * before:
             yield state
-            ratio = state.balance()
             state = variables.balanced(state)
-    if movable:
+            before, now = now, state.balance()
+    if variables.movable:
         yield from _trust_region(variables, state, tol)
     else:
         yield state

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+from ufm.certificate import restoring_share
 from ufm.problem import UFM
 from ufm.solvers.elimination import Duals, Gram, linear_response, response
 from ufm.special import prox_logits
@@ -113,7 +114,7 @@ class Reduced:
         K = len(gram.matrix)
         total = gram.matrix.new_zeros(K * K + K)
         moment, mean = total[: K * K].view(K, K), total[K * K :]
-        for (_, weights, found), _ in zip(self._responses(at), self.blocks, strict=True):
+        for _, weights, found in self._responses(at):
             curvature = gram.loss.curvature(found.prediction)
             right = -torch.addmm(bias, found.dual, direction)
             size = (curvature.apply(right) * curvature.resolvent(gram.feature_decay, gram.scale)(right)).sum(-1, True)
@@ -162,7 +163,7 @@ class Reduced:
             mean = torch.zeros_like(mean)
         elif problem.bias_decay == 0:
             # A share of every distribution goes to one that restores the average; entropy is concave and not negative.
-            share = torch.where(mean > 0, mean / (average + mean), 0.0).max().item()
+            share = restoring_share(mean, average)
             whole *= 1 - share
             mean = torch.zeros_like(mean)
         s = (1 - share) * torch.linalg.eigvalsh(moment)[-1].clamp(min=0).sqrt().item() + share * math.sqrt(2)
