@@ -46,3 +46,13 @@ def following_the_theory(beta: float, num_classes: int = 5, samples: int = 600, 
     response = ufm.fixed_classifier(W, labels, 1.3**2 * K / ((K - 1) * beta))
     h = torch.as_tensor(response.features) + noise * torch.from_numpy(rng.normal(size=(samples, d)))
     return ufm.Activations(h, h @ W.T + 3.0, a, b, lam, W, description={"data": "synthetic"})
+
+
+def with_own_classifier(
+    W: torch.Tensor, bias: torch.Tensor, feature_decay: float, samples: int = 400
+) -> ufm.Activations:
+    """Return activations of a network that solves the UFM for its own classifier and bias, whatever these are."""
+    base = following_the_theory(1.0, len(W), samples)
+    response = ufm.fixed_classifier(W, base.labels, feature_decay, bias=bias)
+    h, z = torch.as_tensor(response.features), torch.as_tensor(response.logits)
+    return ufm.Activations(h, z, base.class_a, base.class_b, base.lam, W, bias)

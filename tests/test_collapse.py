@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import ufm
 from tests import strategies
-from ufm.collapse import lambda_bin, multiplier_of
+from ufm.collapse import multiplier_of
 
 
 def collapsed(K: int, d: int, per_class: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -21,6 +21,7 @@ def test_full_collapse_scores_zero():
     assert result.nc1 == pytest.approx(0, abs=1e-12)
     assert result.nc2 == pytest.approx(0, abs=1e-12)
     assert result.nc3 == pytest.approx(0, abs=1e-12)
+    assert result.nc4 == 0
 
 
 def test_nc1_by_hand():
@@ -29,6 +30,55 @@ def test_nc1_by_hand():
     result = ufm.neural_collapse(features, np.array([0, 0, 1, 1]), np.array([[1.0], [-1.0]]))
     assert result.nc1 == pytest.approx(0.02)
     assert result.nc3 == pytest.approx(0, abs=1e-12)
+
+
+def test_nc4_by_hand():
+    # Means at -1, 0, 4 on a line, where the nearest mean changes at -1/2 and 2. The classifier's scores -h, 0 and h - 1
+    # change at 0 and 1: it disagrees on -0.4 (class 0, nearest mean 1), and on 1.8 and 1.5 (class 2, nearest mean 1).
+    line = np.array([[-1.6], [-0.4], [-1.0], [-1.9], [0.1], [1.8], [4.0], [1.5], [6.5]])
+    classes = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    W, b = np.array([[-1.0], [0.0], [1.0]]), np.array([0.0, 0.0, -1.0])
+
+    def nc4(classifier: np.ndarray, bias: np.ndarray) -> float:
+        return ufm.neural_collapse(line * [1, 0], classes, classifier * [1, 0], bias).nc4
+
+    assert nc4(W, b) == pytest.approx(3 / 9)
+    # With the scores of the nearest mean, mu_k h - mu_k^2/2, they agree everywhere.
+    mu = np.array([[-1.0], [0.0], [4.0]])
+    assert nc4(mu, -(mu[:, 0] ** 2) / 2) == 0
+    # A bias that outweighs the features sends all to class 2, which is the nearest mean of two of them.
+    assert nc4(W, np.array([0.0, 0.0, 100.0])) == pytest.approx(7 / 9)
+
+
+@given(strategies.seeds, st.floats(0, 3))
+def test_nc4_by_distances_and_its_invariances(seed: int, noise: float):
+    rng = np.random.default_rng(seed)
+    K, d = 4, 5
+    classes = np.concatenate([np.arange(K), rng.integers(K, size=40)])
+    features = 3 * rng.normal(size=(K, d))[classes] + noise * rng.normal(size=(len(classes), d))
+    W, b = rng.normal(size=(K, d)), rng.normal(size=K)
+    means = np.stack([features[classes == k].mean(0) for k in range(K)])
+    nearest = np.linalg.norm(features[:, None] - means, axis=2).argmin(1)
+    expected = np.mean((features @ W.T + b).argmax(1) != nearest)
+    found = ufm.neural_collapse(features, classes, W, b)
+    assert found.nc4 == pytest.approx(expected)
+    rows, order = rng.permutation(len(classes)), rng.permutation(K)
+    renamed = np.argsort(order)[classes]
+    Q = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    offset = 100 * rng.normal(size=d)
+    for same in (
+        ufm.neural_collapse(features[rows], classes[rows], W, b),
+        ufm.neural_collapse(features, renamed, W[order], b[order]),
+        ufm.neural_collapse(features @ Q, classes, W @ Q, b),
+        ufm.neural_collapse(features + offset, classes, W, b - W @ offset),
+        ufm.neural_collapse(features, classes, 7 * W, 7 * b + 3),
+        ufm.neural_collapse(*(torch.from_numpy(x) for x in (features, classes, W, b))),
+    ):
+        assert same.nc4 == pytest.approx(expected)
+    # The bias is seen by nc4 alone.
+    without = ufm.neural_collapse(features, classes, W)
+    assert (without.nc1, without.nc2, without.nc3) == (found.nc1, found.nc2, found.nc3)
+    assert without.nc4 == ufm.neural_collapse(features, classes, W, np.zeros(K)).nc4
 
 
 @given(strategies.seeds, st.floats(0.01, 1))
@@ -43,37 +93,6 @@ def test_measures_notice_each_kind_of_defect(seed: int, size: float):
     assert ufm.neural_collapse(features, classes, np.roll(W, 1, 0)).nc3 == pytest.approx(np.sqrt(2 + 2 / 3))
 
 
-@given(st.integers(3, 8), strategies.betas, strategies.seeds)
-def test_channel_curve_reads_the_closed_form(K: int, beta: float, seed: int):
-    rng = np.random.default_rng(seed)
-    lam = rng.uniform(0.05, 0.95, 40)
-    a, b = rng.integers(K, size=40), rng.integers(K, size=40)
-    a[:2], b[:2] = 0, 1
-    labels = np.zeros((40, K))
-    labels[np.arange(40), a] += lam
-    labels[np.arange(40), b] += 1 - lam
-    curve = ufm.channel_curve(ufm.prox_logsumexp(labels, beta).logits, a, b, lam, bins=5)
-    mixed = a != b
-    assert curve.count.sum() == mixed.sum()
-    exact = ufm.channel(lam[mixed], beta, K)
-    index = lambda_bin(lam[mixed], 5)
-    for i in range(5):
-        if (index == i).any():
-            assert curve.width[i] == pytest.approx(exact.width[index == i].mean(), rel=1e-6, abs=1e-9)
-            assert curve.depth[i] == pytest.approx(exact.depth[index == i].mean(), rel=1e-6, abs=1e-9)
-            assert curve.width_std[i] == pytest.approx(exact.width[index == i].std(), rel=1e-5, abs=1e-9)
-            assert curve.lam[i] == pytest.approx(lam[mixed][index == i].mean())
-        else:
-            assert np.isnan(curve.width[i])
-
-
-def test_confidence_and_bin_edges():
-    logits = np.array([[np.log(6.0), np.log(3.0), 0.0]] * 2)
-    curve = ufm.channel_curve(logits, np.array([0, 0]), np.array([1, 1]), np.array([0.0, 1.0]), bins=2)
-    np.testing.assert_allclose(curve.confidence, 0.6)
-    np.testing.assert_array_equal(lambda_bin(np.array([0, 0.5, 0.999, 1.0]), 2), [0, 1, 1, 1])
-
-
 def test_multiplier_ignores_an_offset():
     assert multiplier_of(ufm.simplex_etf(6, 6, 2.5) + 7) == pytest.approx(2.5)
 
@@ -84,11 +103,10 @@ def test_multiplier_ignores_an_offset():
     [
         (lambda: ufm.neural_collapse(np.ones((4, 2)), np.array([0, 0, 1, 1]), np.ones((3, 2))), "classes"),
         (lambda: ufm.neural_collapse(np.ones((4, 2)), np.array([0, 1]), np.ones((2, 2))), "features"),
-        (lambda: ufm.channel_curve(np.ones((2, 2)), [0, 1], [1, 0], [0.5, 0.5]), "logits"),  # pyright: ignore
         (lambda: ufm.neural_collapse(np.ones((3, 2)), np.array([0, 1, 5]), np.ones((3, 2))), "classes"),
-        (lambda: ufm.channel_curve(np.ones((2, 3)), [0, 1], [1, 0], [0.5, 7.0]), "lam"),  # pyright: ignore
-        (lambda: ufm.channel_curve(np.ones((2, 3)), [0, 1], [1, 0], [0.5, 0.5], bins=0), "bins"),  # pyright: ignore
-        (lambda: ufm.channel_curve(np.ones((2, 3)), [0, 1], [0, 1], [0.5, 0.5]), "class_a"),  # pyright: ignore
+        (lambda: ufm.neural_collapse(np.eye(2), np.array([0, 1]), np.eye(2), np.ones(3)), "bias"),
+        (lambda: ufm.neural_collapse(np.eye(2), np.array([0, 1]), np.eye(2), np.ones((2, 1))), "bias"),
+        (lambda: ufm.neural_collapse(np.eye(2), np.array([0, 1]), np.eye(2), np.array([0, np.nan])), "bias"),
     ],
 )
 def test_bad_input_is_named(call, named: str):

@@ -8,15 +8,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ufm.activations import Activations, MixedBatch, load, record
+    from ufm.activations import Activations, MixedBatch, load
     from ufm.calibration import Calibration, calibration_at_penalties, confidence, entropy, law_calibration
     from ufm.certificate import Certificate, certify
-    from ufm.collapse import ChannelCurve, Collapse, channel_curve, neural_collapse
+    from ufm.channels import Boundary, ChannelCurve, ChannelPoints, boundary, channel_curve, channel_points
+    from ufm.collapse import Collapse, neural_collapse
     from ufm.comparison import Comparison, compare
     from ufm.etf import NearestETF, Plane, classifier_plane, nearest_etf, simplex_etf
     from ufm.laws import CustomLaw, CutMix, LabelSmoothing, Law, Mixup, Unmixed
+    from ufm.layers import LayerPattern, interpolation_r2, layer_pattern
     from ufm.problem import UFM
+    from ufm.recording import record
     from ufm.relaxation import Relaxation, nuclear_norm_optimum
+    from ufm.reliability import (
+        CalibrationReport,
+        ConfidenceCurve,
+        MeasuredCalibration,
+        ReliabilityCurve,
+        Temperature,
+        calibrate,
+        confidence_curve,
+        fit_temperature,
+        measure_calibration,
+    )
     from ufm.response import Response, fixed_classifier
     from ufm.shape import Channel, amplification, channel, length_ratio, limit_shape
     from ufm.solvers import (
@@ -39,15 +53,29 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "ufm.activations": ("Activations", "MixedBatch", "load", "record"),
+    "ufm.activations": ("Activations", "MixedBatch", "load"),
     "ufm.certificate": ("Certificate", "certify"),
     "ufm.calibration": ("Calibration", "calibration_at_penalties", "confidence", "entropy", "law_calibration"),
-    "ufm.collapse": ("ChannelCurve", "Collapse", "channel_curve", "neural_collapse"),
+    "ufm.channels": ("Boundary", "ChannelCurve", "ChannelPoints", "boundary", "channel_curve", "channel_points"),
+    "ufm.collapse": ("Collapse", "neural_collapse"),
     "ufm.comparison": ("Comparison", "compare"),
     "ufm.etf": ("NearestETF", "Plane", "classifier_plane", "nearest_etf", "simplex_etf"),
+    "ufm.layers": ("LayerPattern", "interpolation_r2", "layer_pattern"),
     "ufm.laws": ("CustomLaw", "CutMix", "LabelSmoothing", "Law", "Mixup", "Unmixed"),
     "ufm.problem": ("UFM",),
+    "ufm.recording": ("record",),
     "ufm.relaxation": ("Relaxation", "nuclear_norm_optimum"),
+    "ufm.reliability": (
+        "CalibrationReport",
+        "ConfidenceCurve",
+        "MeasuredCalibration",
+        "ReliabilityCurve",
+        "Temperature",
+        "calibrate",
+        "confidence_curve",
+        "fit_temperature",
+        "measure_calibration",
+    ),
     "ufm.response": ("Response", "fixed_classifier"),
     "ufm.shape": ("Channel", "amplification", "channel", "length_ratio", "limit_shape"),
     "ufm.solvers": (
@@ -78,12 +106,16 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "Activations",
     "Adam",
+    "Boundary",
     "Calibration",
+    "CalibrationReport",
     "Certificate",
     "Channel",
     "ChannelCurve",
+    "ChannelPoints",
     "Collapse",
     "Comparison",
+    "ConfidenceCurve",
     "CustomLaw",
     "CutMix",
     "GradientDescent",
@@ -92,6 +124,8 @@ __all__ = [
     "LBFGS",
     "LabelSmoothing",
     "Law",
+    "LayerPattern",
+    "MeasuredCalibration",
     "Message",
     "MixedBatch",
     "Mixup",
@@ -104,30 +138,40 @@ __all__ = [
     "Point",
     "Prox",
     "Relaxation",
+    "ReliabilityCurve",
     "Response",
     "Solution",
     "Targets",
+    "Temperature",
     "UFM",
     "Unmixed",
     "amplification",
     "beta_for_confidence",
     "beta_from_classifier",
+    "boundary",
+    "calibrate",
     "calibration_at_penalties",
     "certify",
     "channel",
     "channel_curve",
+    "channel_points",
     "classifier_plane",
     "compare",
     "compile_kernels",
     "confidence",
+    "confidence_curve",
     "entropy",
+    "fit_temperature",
     "fixed_classifier",
+    "interpolation_r2",
     "joint_optimum",
     "law_calibration",
+    "layer_pattern",
     "length_ratio",
     "limit_shape",
     "load",
     "load_solution",
+    "measure_calibration",
     "nearest_etf",
     "neural_collapse",
     "nuclear_norm_optimum",

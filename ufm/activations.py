@@ -1,30 +1,35 @@
-"""The features of a real network: recorded from any torch model by hooks, saved and loaded without pickle."""
+"""The features of a real network as a data type: checked, saved and loaded without pickle; see `ufm.recording`."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from ufm.arrays import check_choice, to_tensor
+from ufm.arrays import to_tensor
 from ufm.storage import atomic_path
 from ufm.targets import pair_labels
+from ufm.tensorfile import Rows, map_tensors, write_tensors
 
 _FORMAT = "ufm-activations-1"
 _ARRAYS = ("features", "logits", "class_a", "class_b", "lam", "classifier")
+_LAYER = "layer:"
 
 
 @dataclass(frozen=True)
 class MixedBatch:
-    """One batch of mixed inputs: inputs (n, ...) and, for their labels, class_a, class_b (n,) and lam (n,)."""
+    """One batch of mixed inputs: inputs (n, ...) and, for their labels, class_a, class_b (n,) and lam (n,).
 
-    inputs: Tensor
+    inputs: a tensor, for a model that is called as model(inputs); a tuple, for model(*inputs); or a mapping with
+    string keys, for model(**inputs). Of the last two, the first tensor has the n rows that make the batch.
+    """
+
+    inputs: Tensor | tuple[Any, ...] | Mapping[str, Any]
     class_a: Int[Tensor, "n"]
     class_b: Int[Tensor, "n"]
     lam: Float[Tensor, "n"]
@@ -37,6 +42,7 @@ class Activations:
     features (N, d): input of the classifier. logits (N, K): its output. class_a, class_b, lam (N,): the label
     lam e_a + (1 - lam) e_b. classifier (K, d) and bias (K,) or None. layers: outputs of further layers, one row per
     input, by name. description: text about data, mode and configuration, by key.
+    Raises ValueError, naming the array, for arrays that do not fit together or have impossible values.
     """
 
     features: Float[Tensor, "N d"]
@@ -51,20 +57,24 @@ class Activations:
 
     def __post_init__(self) -> None:
         """Raise ValueError, naming the array, for arrays that do not fit together or have impossible values."""
-        for name in ("features", "logits", "lam", "classifier"):
-            to_tensor(name, getattr(self, name), ndim=1 if name == "lam" else 2)
+        for name in (*_ARRAYS, *(() if self.bias is None else ("bias",))):
+            if not isinstance(getattr(self, name), Tensor):
+                raise ValueError(f"{name}: got {type(getattr(self, name)).__name__}, expected a tensor")
+        for name in ("features", "logits", "classifier"):
+            check_finite(name, to_tensor(name, getattr(self, name), ndim=2, finite=False))
         N, K, d = len(self.features), len(self.classifier), self.features.shape[1]
-        shapes = {"logits": (N, K), "class_a": (N,), "class_b": (N,), "lam": (N,), "classifier": (K, d), "bias": (K,)}
+        shapes = {"logits": (N, K), "classifier": (K, d), "bias": (K,)}
         for name, shape in shapes.items():
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != shape:
                 raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {shape}")
-        for name in ("class_a", "class_b"):
-            value = getattr(self, name)
-            if value.is_floating_point() or bool(((value < 0) | (value >= K)).any()):
-                raise ValueError(f"{name}: got {value.dtype} from {value.min()} to {value.max()}, expected 0..{K - 1}")
-        if bool(((self.lam < 0) | (self.lam > 1)).any()):
-            raise ValueError("lam: got values outside the interval, expected 0 <= lam <= 1")
+        if self.bias is not None:
+            check_finite("bias", to_tensor("bias", self.bias, finite=False))
+        check_pairs(self.class_a, self.class_b, self.lam, N, K)
+        for name, value in self.layers.items():
+            if value.ndim == 0 or len(value) != N:
+                raise ValueError(f"layers: got {name!r} of shape {tuple(value.shape)}, expected {N} rows")
+        check_description(self.description)
 
     @property
     def labels(self) -> Float[Tensor, "N K"]:
@@ -72,33 +82,40 @@ class Activations:
         return pair_labels(self.class_a, self.class_b, self.lam.double(), self.logits.shape[1])
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one safetensors file, atomically."""
+        """Write everything to one safetensors file, atomically; half precision as float32, as NumPy needs it."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        arrays |= {} if self.bias is None else {"bias": self.bias}
-        arrays |= {f"layer:{name}": value for name, value in self.layers.items()}
-        metadata = {"format": _FORMAT, "description": json.dumps(self.description)}
-        with atomic_path(path) as temporary:
-            # Copies, because the format refuses arrays that share memory, as class_a and class_b may.
-            save_file(
-                {name: value.detach().clone().contiguous() for name, value in arrays.items()}, temporary, metadata
-            )
+        # Classes that are not whole numbers stay, so that loading refuses them.
+        arrays |= {x: arrays[x].long() for x in ("class_a", "class_b") if not arrays[x].is_floating_point()}
+        write_activations(path, arrays | {"bias": self.bias}, self.layers, self.description)
+
+
+def write_activations(
+    path: str | Path,
+    arrays: Mapping[str, Tensor | Rows | None],
+    layers: Mapping[str, Tensor | Rows],
+    description: dict[str, str],
+) -> None:
+    """Write activations, whose arrays need not be in memory, to one safetensors file, atomically.
+
+    arrays: the fields of `Activations` by name; those that are None are left out.
+    """
+    given = {name: value for name, value in arrays.items() if value is not None}
+    given |= {_LAYER + name: value for name, value in layers.items()}
+    with atomic_path(path) as temporary:
+        write_tensors(temporary, given, {"format": _FORMAT, "description": json.dumps(description)})
 
 
 def load(path: str | Path) -> Activations:
-    """Return the activations saved at `path`; raise ValueError if it is missing, damaged or of another kind."""
-    if not Path(path).is_file():
-        what = "is not a file" if Path(path).exists() else "does not exist"
-        raise ValueError(f"file: got {str(path)!r}, which {what}; expected a file written by Activations.save")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"file: got {str(path)!r}, which is not a readable safetensors file ({error})") from error
+    """Return the activations saved at `path`, mapped: what is large is read when it is used, not before.
+
+    Features and logits are read once, in passing, to check them. Raises ValueError if the file is missing, damaged or
+    of another kind.
+    """
+    arrays, metadata = map_tensors(path)
     missing = [name for name in _ARRAYS if name not in arrays]
     if metadata.get("format") != _FORMAT or missing:
         raise ValueError(f"file: got {str(path)!r}, a safetensors file of another kind; expected format {_FORMAT}")
-    layers = {name.removeprefix("layer:"): value for name, value in arrays.items() if name.startswith("layer:")}
+    layers = {name.removeprefix(_LAYER): value for name, value in arrays.items() if name.startswith(_LAYER)}
     required = {name: arrays[name] for name in _ARRAYS}
     try:
         description = json.loads(metadata.get("description", "{}"))
@@ -107,96 +124,29 @@ def load(path: str | Path) -> Activations:
         raise ValueError(f"file: got {str(path)!r}, whose content does not fit together ({error})") from error
 
 
-def record(
-    model: nn.Module,
-    batches: Iterable[MixedBatch],
-    *,
-    classifier: str | nn.Linear | None = None,
-    layers: Sequence[str] = (),
-    train_mode: bool = False,
-    description: dict[str, str] | None = None,
-) -> Activations:
-    """Run `model` on mixed batches and return the activations of its classifier and of the named layers.
-
-    model: any module; it is called as model(batch.inputs) and left as it was: parameters, buffers (BatchNorm's
-    running statistics too) and the training flag of every submodule. batches: of mixed inputs, on the model's device.
-    classifier: the last linear layer, or its name; by default the last nn.Linear among the submodules. layers: names
-    of further submodules whose outputs are recorded, flattened to one row per input. train_mode: run in training mode
-    (BatchNorm with batch statistics, dropout active) instead of evaluation mode; noted in the description.
-
-    Raises ValueError for an unknown name, a classifier that is not linear or not called exactly once a batch, or no
-    batch at all.
-    """
-    modules = dict(model.named_modules())
-    if isinstance(layers, str):
-        raise ValueError(f"layers: got the string {layers!r}, expected a sequence of names")
-    head = _find_classifier(model, classifier)
-    for name in layers:
-        check_choice("layers", name, tuple(modules))
-    features: list[Tensor] = []
-    logits: list[Tensor] = []
-    outputs: dict[str, list[Tensor]] = {name: [] for name in layers}
-
-    def store_head(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        features.append(_at_least_float32(inputs[0]))
-        logits.append(_at_least_float32(output))
-
-    handles = [head.register_forward_hook(store_head)]
-    handles += [modules[name].register_forward_hook(_appender(rows)) for name, rows in outputs.items()]
-    modes = {module: module.training for module in model.modules()}
-    buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
-    pairs: list[MixedBatch] = []
-    try:
-        model.train(train_mode)
-        with torch.no_grad():
-            for batch in batches:
-                model(batch.inputs)
-                pairs.append(MixedBatch(torch.empty(0), batch.class_a.cpu(), batch.class_b.cpu(), batch.lam.cpu()))
-                for name, rows in {"classifier": features, **outputs}.items():
-                    if len(rows) != len(pairs):
-                        raise ValueError(f"{name}: got a layer not called once per batch, expected one that is")
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
-        with torch.no_grad():
-            for name, value in model.named_buffers():
-                value.copy_(buffers[name])
-    if not pairs:
-        raise ValueError("batches: got none, expected at least one MixedBatch")
-    return Activations(
-        features=torch.cat(features),
-        logits=torch.cat(logits),
-        class_a=torch.cat([batch.class_a for batch in pairs]),
-        class_b=torch.cat([batch.class_b for batch in pairs]),
-        lam=torch.cat([batch.lam for batch in pairs]),
-        classifier=_at_least_float32(head.weight).clone(),
-        bias=None if head.bias is None else _at_least_float32(head.bias).clone(),
-        layers={name: torch.cat(rows) for name, rows in outputs.items()},
-        description={**(description or {}), "mode": "train" if train_mode else "eval"},
-    )
+def check_finite(name: str, value: Tensor) -> None:
+    """Raise ValueError unless all entries of `value` are finite; takes no memory beside it."""
+    # Both ends are NaN if any entry is.
+    if value.numel() and not all(math.isfinite(end.item()) for end in value.aminmax()):
+        raise ValueError(f"{name}: got NaN or infinite entries, expected finite numbers")
 
 
-def _appender(rows: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], None]:
-    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        rows.append(output.detach().flatten(1).cpu())
+def check_pairs(class_a: Tensor, class_b: Tensor, lam: Tensor, count: int, num_classes: int) -> None:
+    """Raise ValueError unless these are the two classes and the coefficient of each of `count` mixed labels."""
+    for name, value in (("class_a", class_a), ("class_b", class_b), ("lam", lam)):
+        if tuple(value.shape) != (count,):
+            raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {(count,)}")
+    for name, value in (("class_a", class_a), ("class_b", class_b)):
+        whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+        if not whole or (count and (int(value.min()) < 0 or int(value.max()) >= num_classes)):
+            ends = f" from {value.min()} to {value.max()}" if whole else ""
+            raise ValueError(f"{name}: got {value.dtype}{ends}, expected whole numbers in 0..{num_classes - 1}")
+    check_finite("lam", to_tensor("lam", lam, finite=False))
+    if count and not (lam.min() >= 0 and lam.max() <= 1):
+        raise ValueError("lam: got values outside the interval, expected 0 <= lam <= 1")
 
-    return hook
 
-
-def _at_least_float32(value: Tensor) -> Tensor:
-    # Half precision is widened: nothing that is computed later could use it.
-    return value.detach().to("cpu", torch.promote_types(value.dtype, torch.float32))
-
-
-def _find_classifier(model: nn.Module, classifier: str | nn.Linear | None) -> nn.Linear:
-    if isinstance(classifier, nn.Linear):
-        return classifier
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    if not linear:
-        raise ValueError("model: got a model without any nn.Linear, expected one as its classifier")
-    if classifier is None:
-        return list(linear.values())[-1]
-    check_choice("classifier", classifier, tuple(linear))
-    return linear[classifier]
+def check_description(description: Any) -> None:
+    """Raise ValueError unless `description` is a dictionary of text by text."""
+    if not isinstance(description, dict) or not all(isinstance(x, str) for item in description.items() for x in item):
+        raise ValueError(f"description: got {description!r}, expected a dictionary from text to text")

@@ -1,36 +1,45 @@
-"""Theory, solver and network on the same targets: how well each prediction explains a network's logits."""
+"""Theory, solver and network on the same targets: how well each prediction explains a network's logits and features."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import optimize
 from torch import Tensor
 
 from ufm.activations import Activations
 from ufm.arrays import check_integer, check_number
-from ufm.collapse import ChannelCurve, Collapse, channel_curve, lambda_bin, multiplier_of, neural_collapse
-from ufm.etf import NearestETF, nearest_etf
+from ufm.channels import Boundary, ChannelCurve, ChannelPoints, boundary, channel_curve, channel_points
+from ufm.collapse import Collapse, neural_collapse
 from ufm.laws import Law
-from ufm.problem import UFM
-from ufm.solvers import Message, Solution, solve
-from ufm.special import prox_logsumexp
-from ufm.targets import Targets
+from ufm.predictions import (
+    LOG_BETA_RANGE,
+    Head,
+    Prediction,
+    centred,
+    closed_form,
+    fit_beta,
+    fit_own_decay,
+    fit_slope,
+    own_classifier,
+    solved,
+)
+from ufm.samples import Pairs, halves, r_squared
 from ufm.theory import beta_from_classifier
-
-_LOG_BETA_RANGE = (math.log(1e-3), math.log(1e12))
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well one prediction explains the network's logits on the scored half of the samples.
+    """How well one prediction explains the network on the scored half of the samples.
 
-    name: of the prediction. parameters: how many numbers were fitted to the features. r2: coefficient of
-    determination over all samples; r2_same, r2_mixed: over same- and different-class samples; r2_binned: of the mean
-    logits per (class pair, bin of lambda) over different-class samples.
+    name: of the prediction. parameters: how many numbers were fitted to the logits. r2: coefficient of
+    determination of the centred logits over all samples; r2_same, r2_mixed: over same- and different-class samples;
+    r2_binned: of the mean logits per (class pair, bin of lambda) over different-class samples. angle_same,
+    angle_mixed: mean angle in degrees between the network's features and the predicted ones, each less their mean.
+    length_same, length_mixed: mean difference of the lengths of these over the mean length of the network's.
     """
 
     name: str
@@ -39,6 +48,10 @@ class Score:
     r2_same: float
     r2_mixed: float
     r2_binned: float
+    angle_same: float
+    angle_mixed: float
+    length_same: float
+    length_mixed: float
 
 
 @dataclass(frozen=True)
@@ -49,11 +62,14 @@ class Comparison:
     fits, and the network is far from the theory. beta_fit_free: implied by the classifier's size and weight decay
     alone, or None (no weight decay given, or no optimum has such a classifier). slope: gamma of the fitted straight
     line z = gamma (y - 1/K). multiplier: root mean squared row norm of the centred classifier. etf_error: relative
-    distance of the classifier to its nearest simplex ETF. feature_decay: lambda_H that beta and multiplier
-    imply. samples: scored. scores: one per prediction. curves: channel curves of the network and of each prediction.
-    collapse: measures of neural collapse of all same-class features, or None if a class has none.
-    solver_error: largest difference of logits between closed form and direct solve for the nearest ETF, or None.
-    solver_converged: whether every direct solve converged, or None.
+    distance of the classifier to its nearest simplex ETF. feature_decay: lambda_H that beta and multiplier imply.
+    own_feature_decay: lambda_H fitted for the network's own classifier, or None. in_plane: share of the squared length
+    of the features, less their mean, that lies in the classifier's row space, where all of the theory's do. samples:
+    scored. scores: one per prediction. curves: channel curves of the network and of each prediction. points: width and
+    depth near lambda = 0.5, 0.7 and 0.9 of each. boundaries: density and slope at the decision boundary of each.
+    collapse: measures of neural collapse of all same-class features with the centred classifier, or None if a class has
+    none. solver_error: largest difference of logits between closed form and direct solve for the nearest ETF, or None.
+    solver_converged: whether that solve converged, or None.
     """
 
     beta: float
@@ -63,9 +79,13 @@ class Comparison:
     multiplier: float
     etf_error: float
     feature_decay: float
+    own_feature_decay: float | None
+    in_plane: float
     samples: int
     scores: list[Score]
     curves: dict[str, ChannelCurve] = field(repr=False)
+    points: dict[str, ChannelPoints] = field(repr=False)
+    boundaries: dict[str, Boundary] = field(repr=False)
     collapse: Collapse | None = None
     solver_error: float | None = None
     solver_converged: bool | None = None
@@ -73,6 +93,23 @@ class Comparison:
     def score(self, name: str) -> Score:
         """Return the score of the prediction called `name`; raise KeyError if there is none."""
         return {score.name: score for score in self.scores}[name]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return one row per prediction: its score, the channel near three lambdas, and the boundary.
+
+        The first row is the network itself, whose score is None throughout. Entries are text, plain numbers (NaN where
+        no sample is) or None; every row has the same keys.
+        """
+        scores: dict[str, dict[str, Any]] = {score.name: asdict(score) for score in self.scores}
+        unscored = {name: None for name in next(iter(scores.values())) if name != "name"}
+        rows = []
+        for name, points in self.points.items():
+            row = {"name": name, **unscored, **scores.get(name, {})}
+            for i, lam in enumerate(points.lam):
+                at = f"{100 * lam:.0f}"
+                row |= {f"width_{at}": float(points.width[i]), f"depth_{at}": float(points.depth[i])}
+            rows.append(row | asdict(self.boundaries[name]))
+        return rows
 
 
 def compare(
@@ -82,149 +119,115 @@ def compare(
     weight_decay: float | None = None,
     solver: bool = True,
     bins: int = 10,
+    resamples: int = 0,
 ) -> Comparison:
-    """Hold a network's logits on mixed inputs against the closed form, the direct solver and a straight line.
+    """Hold a network's logits and features on mixed inputs against closed form, direct solver and a straight line.
 
-    Logits are centred over the classes (softmax does not see the mean). Samples are split in halves at random (with
-    a fixed seed): beta, and the straight line's slope, are fitted by least squares on one, everything is scored and
-    every curve drawn on the other. Predictions:
+    Logits and classifier are centred over the classes (softmax does not see the mean); features, the network's as much
+    as the predicted ones, by their mean over the scored samples.
+    Samples are split in halves at random (with a fixed seed): the one number of each prediction is fitted by least
+    squares of the logits on one, everything is scored and every curve drawn on the other. Predictions:
 
-        closed form            the proximal point of log-sum-exp at the fitted beta
-        fit-free               the same at the beta implied by classifier and weight decay (if given)
-        straight line          gamma (y - 1/K), as mean squared error would give; the rival, with one parameter too
-        solver, nearest ETF    a direct solve of the UFM for the classifier's nearest ETF at the same lambda_H
-        solver, own classifier a direct solve for the network's own centred classifier at the same lambda_H
+        closed form           proximal point of log-sum-exp at the fitted beta; features for the nearest ETF
+        fit-free              the same at the beta implied by classifier and weight decay (if given); nothing fitted
+        straight line         gamma (y - 1/K), as mean squared error would give; the rival
+        own classifier        optimal features for the network's own classifier and bias, lambda_H fitted
+        solver, nearest ETF   a direct solve of the UFM for the nearest ETF, to check the closed form
 
     activations: from `record` or `load`. law: of the training labels, for the fit-free beta. weight_decay: lambda_W
-    of the classifier, expectation convention. solver: whether to run the two direct solves. bins: of lambda.
-    Raises ValueError if law and activations differ in the number of classes, K < 3, or there are too few samples.
+    of the classifier, expectation convention. solver: whether to make the last two predictions. bins: of lambda.
+    resamples: for bootstrap bands of the network's curve; 0 for none.
+    Raises ValueError if law and activations differ in the number of classes, K < 3, all rows of the classifier are
+    equal, or there are too few samples.
     """
     if not isinstance(law, Law):
         raise ValueError(f"law: got {type(law).__name__}, expected a law such as Mixup(10)")
     K, d = activations.classifier.shape
     bins = check_integer("bins", bins, minimum=1)
+    check_integer("resamples", resamples, minimum=0)
     if law.num_classes != K:
         raise ValueError(f"law: got {law.num_classes} classes, expected {K} as the activations have")
     if K < 3 or d < K - 1:
         raise ValueError(f"activations: got a classifier of shape {(K, d)}, expected K >= 3 and d >= K-1")
     if weight_decay is not None:
         check_number("weight_decay", weight_decay, above=0)
-    fit, scored = _halves(activations)
-    labels, logits = activations.labels, _centre(activations.logits.double())
-    beta = _fit_beta(labels[fit], logits[fit])
-    straight = labels - 1 / K
-    slope = ((straight[fit] * logits[fit]).sum() / straight[fit].square().sum()).item()
-
-    classifier = activations.classifier.double()
-    multiplier, etf = multiplier_of(classifier), nearest_etf(classifier)
-    feature_decay = multiplier**2 * K / ((K - 1) * beta)
+    fit, scored = halves(activations)
+    labels, logits = activations.labels, centred(activations.logits.double())
+    head = Head(activations.classifier, activations.bias)
+    beta, slope = fit_beta(labels[fit], logits[fit]), fit_slope(labels[fit], logits[fit])
     beta_fit_free = None
     if weight_decay is not None:
-        try:
-            beta_fit_free = beta_from_classifier(law, weight_decay, multiplier)
-        except ValueError:
-            beta_fit_free = None
+        # Too large a classifier for this weight decay: there is no such beta.
+        with suppress(ValueError):
+            beta_fit_free = beta_from_classifier(law, weight_decay, head.multiplier)
 
     y = labels[scored]
-    predictions = {"closed form": (_closed_form(y, beta), 1)}
-    if beta_fit_free is not None:
-        predictions["fit-free"] = (_closed_form(y, beta_fit_free), 0)
-    predictions["straight line"] = (slope * straight[scored], 1)
-    solver_error = solver_converged = None
-    if solver:
-        ideal, own = _solve_both(y, classifier, etf, beta)
-        predictions["solver, nearest ETF"] = (_centre(ideal.logits), 1)
-        predictions["solver, own classifier"] = (_centre(own.logits), 1)
-        solver_error = (ideal.logits - predictions["closed form"][0]).abs().max().item()
-        solver_converged = ideal.converged and own.converged
 
-    a, b, lam = (x[scored] for x in (activations.class_a, activations.class_b, activations.lam.double()))
-    cells = _cells(a, b, lam, K, bins)
-    curves = {"network": channel_curve(logits[scored], a, b, lam, bins=bins)}
-    scores = []
-    for name, (predicted, parameters) in predictions.items():
-        curves[name] = channel_curve(predicted, a, b, lam, bins=bins)
-        scores.append(_score(name, parameters, logits[scored], predicted, cells))
+    def of_etf(name: str, parameters: int, z: Tensor) -> Prediction:
+        return Prediction(name, parameters, z, head.etf_features(z))
+
+    predictions = [of_etf("closed form", 1, closed_form(y, beta))]
+    if beta_fit_free is not None:
+        predictions.append(of_etf("fit-free", 0, closed_form(y, beta_fit_free)))
+    predictions.append(of_etf("straight line", 1, slope * (y - 1 / K)))
+    solver_error = solver_converged = own_decay = None
+    if solver:
+        own_decay = fit_own_decay(head, labels[fit], logits[fit], beta)
+        predictions.append(own_classifier(head, y, own_decay))
+        solution, solver_converged = solved(head, y, beta)
+        predictions.append(solution)
+        solver_error = (solution.logits - predictions[0].logits).abs().max().item()
+
+    features = _less_mean(activations.features[scored].double())
+    pairs = Pairs.of(activations, scored)
+    drawn = {"network": logits[scored]} | {prediction.name: prediction.logits for prediction in predictions}
+    resampled = {"network": resamples}
     return Comparison(
         beta=beta,
-        beta_at_edge=min(abs(math.log(beta) - edge) for edge in _LOG_BETA_RANGE) < 1e-3,
+        beta_at_edge=min(abs(math.log(beta) - edge) for edge in LOG_BETA_RANGE) < 1e-3,
         beta_fit_free=beta_fit_free,
         slope=slope,
-        multiplier=multiplier,
-        etf_error=etf.relative_error,
-        feature_decay=feature_decay,
+        multiplier=head.multiplier,
+        etf_error=head.etf.relative_error,
+        feature_decay=head.feature_decay(beta),
+        own_feature_decay=own_decay,
+        in_plane=_in_plane(features, head),
         samples=len(y),
-        scores=scores,
-        curves=curves,
-        collapse=_collapse(activations),
+        scores=[_score(prediction, logits[scored], features, pairs, bins) for prediction in predictions],
+        curves={
+            name: channel_curve(z, *pairs.columns, bins=bins, resamples=resampled.get(name, 0))
+            for name, z in drawn.items()
+        },
+        points={name: channel_points(z, *pairs.columns) for name, z in drawn.items()},
+        boundaries={name: boundary(z, *pairs.columns) for name, z in drawn.items()},
+        collapse=_collapse(activations, head),
         solver_error=solver_error,
         solver_converged=solver_converged,
     )
 
 
-def _collapse(activations: Activations) -> Collapse | None:
+def _less_mean(features: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
+    return features - features.mean(0)
+
+
+def _collapse(activations: Activations, head: Head) -> Collapse | None:
     same = activations.class_a == activations.class_b
     classes = activations.class_a[same]
-    if len(torch.unique(classes)) < len(activations.classifier):
+    if len(torch.unique(classes)) < len(head.rows):
         return None
-    return neural_collapse(activations.features[same], classes, activations.classifier)
+    return neural_collapse(activations.features[same], classes, head.rows, head.bias)
 
 
-def _halves(activations: Activations) -> tuple[Tensor, Tensor]:
-    N = len(activations.lam)
-    mixed = activations.class_a != activations.class_b
-    order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
-    halves = order[: N // 2], order[N // 2 :]
-    if any(int(mixed[half].sum()) < 2 or int((~mixed[half]).sum()) < 2 for half in halves):
-        raise ValueError(f"activations: got {N} samples, expected enough for several of each kind in both halves")
-    return halves
+def _in_plane(features: Float[Tensor, "N d"], head: Head) -> float:
+    _, s, vh = torch.linalg.svd(head.rows, full_matrices=False)
+    basis = vh[s > 1e-10 * s[0]]
+    return ((features @ basis.T).square().sum() / features.square().sum()).item()
 
 
-def _centre(logits: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
-    return logits - logits.mean(1, keepdim=True)
-
-
-def _closed_form(labels: Float[Tensor, "N K"], beta: float) -> Tensor:
-    return torch.as_tensor(prox_logsumexp(labels, beta).logits)
-
-
-def _fit_beta(labels: Float[Tensor, "N K"], logits: Float[Tensor, "N K"]) -> float:
-    def error(log_beta: float) -> float:
-        return (_closed_form(labels, math.exp(log_beta)) - logits).square().mean().item()
-
-    # A coarse grid first: the error need not have a single minimum in beta for a network far from the theory.
-    grid = np.linspace(*_LOG_BETA_RANGE, 36)
-    best = int(np.argmin([error(t) for t in grid]))
-    bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    return math.exp(optimize.minimize_scalar(error, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
-
-
-def _solve_both(
-    labels: Float[Tensor, "N K"], classifier: Float[Tensor, "K d"], etf: NearestETF, beta: float
-) -> tuple[Solution, Solution]:
-    """Solve for the nearest ETF and the centred classifier, each with the lambda_H that beta implies at its size."""
-    K, d = classifier.shape
-
-    def run(w: Tensor) -> Solution:
-        feature_decay = multiplier_of(w) ** 2 * K / ((K - 1) * beta)
-        problem = UFM(Targets(labels), d, 0.0, feature_decay, classifier=w)
-        solution = solve(problem, tol=1e-9, max_iter=5000, device="cpu")
-        if solution.message is Message.INTERRUPTED:
-            raise KeyboardInterrupt
-        return solution
-
-    return run(torch.as_tensor(etf.classifier)), run(classifier - classifier.mean(0))
-
-
-def _cells(a: Tensor, b: Tensor, lam: Tensor, num_classes: int, bins: int) -> Tensor:
-    """Return the index of the (class pair a < b, bin of the weight of a) of each sample, -1 for same-class ones."""
-    low, high = torch.minimum(a, b), torch.maximum(a, b)
-    weight = torch.where(a < b, lam, 1 - lam)
-    index = torch.from_numpy(lambda_bin(weight.numpy(), bins))
-    return torch.where(a == b, -1, (low * num_classes + high) * bins + index)
-
-
-def _score(name: str, parameters: int, logits: Tensor, predicted: Tensor, cells: Tensor) -> Score:
+def _score(
+    prediction: Prediction, logits: Float[Tensor, "N K"], features: Float[Tensor, "N d"], pairs: Pairs, bins: int
+) -> Score:
+    cells = pairs.cells(logits.shape[1], bins)
     same = cells < 0
     _, index = torch.unique(cells[~same], return_inverse=True)
 
@@ -233,8 +236,26 @@ def _score(name: str, parameters: int, logits: Tensor, predicted: Tensor, cells:
         return total / torch.bincount(index).unsqueeze(-1)
 
     def r2(select: Callable[[Tensor], Tensor]) -> float:
-        truth, guess = select(logits), select(predicted)
-        total = (truth - truth.mean(0)).square().sum()
-        return (1 - (truth - guess).square().sum() / total).item()
+        return r_squared(select(logits), select(prediction.logits))
 
-    return Score(name, parameters, r2(lambda z: z), r2(lambda z: z[same]), r2(lambda z: z[~same]), r2(means))
+    guess = _less_mean(prediction.features)
+    length, predicted = (torch.linalg.vector_norm(h, dim=1) for h in (features, guess))
+    cosine = (features * guess).sum(1) / (length * predicted)
+    angle = torch.rad2deg(cosine.clamp(-1, 1).acos())
+    difference = (length - predicted).abs()
+
+    def relative(rows: Tensor) -> float:
+        return (difference[rows].mean() / length[rows].mean()).item()
+
+    return Score(
+        name=prediction.name,
+        parameters=prediction.parameters,
+        r2=r2(lambda z: z),
+        r2_same=r2(lambda z: z[same]),
+        r2_mixed=r2(lambda z: z[~same]),
+        r2_binned=r2(means),
+        angle_same=angle[same].mean().item(),
+        angle_mixed=angle[~same].mean().item(),
+        length_same=relative(same),
+        length_mixed=relative(~same),
+    )

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from ufm.collapse import ChannelCurve
+from ufm.channels import ChannelCurve
 
 # Widths of a journal's single and double column, in inches.
 SINGLE_COLUMN = 84 / 25.4

@@ -1,9 +1,11 @@
 """Files that are either complete or absent: written under a temporary name, then renamed."""
 
+import csv
+import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,22 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as JSON to `path`, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(to_json(value) + "\n", encoding="utf-8")
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV text under the keys of all of them, in order of first appearance; None becomes empty."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([_plain(dict(row)) for row in rows])
+    return text.getvalue()
+
+
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `rows` as CSV to `path`, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(to_csv(rows), encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,93 @@
+"""`ufm compare`."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from ufm.commands.model import Model
+from ufm.commands.output import print_fields, print_json, print_table
+from ufm.storage import to_csv
+
+if TYPE_CHECKING:
+    from ufm.activations import Activations
+    from ufm.comparison import Comparison
+
+# Columns of the printed table; JSON and CSV have them all.
+_SHOWN = ("name", "parameters", "r2", "r2_same", "r2_mixed", "r2_binned", "angle_mixed", "width_50", "depth_50")
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Recorded activations of networks against closed form, solver and straight line."""
+
+    files: tyro.conf.Positional[tuple[str, ...]]
+    """safetensors files written by ufm.record or Activations.save"""
+    alpha: float | None = 1.0
+    """of the mixup that the networks were trained with, > 0; None for no mixup"""
+    weight_decay: float | None = None
+    """lambda_W of the trained classifiers, > 0; needed for the fit-free beta"""
+    bins: int = 10
+    """of lambda, >= 1"""
+    resamples: int = 200
+    """for the bootstrap bands of the channel curves (in the JSON), >= 0"""
+    solver: bool = True
+    """also fit the networks' own classifiers, and check the closed form by direct solves"""
+    layers: bool = True
+    """also say how linear and how channel-like the recorded layers are"""
+    json: bool = False
+    """print JSON instead of tables"""
+    csv: bool = False
+    """print CSV instead of tables: a row per file and prediction"""
+
+    def run(self) -> int:
+        """Compare each file, and print."""
+        if not self.files:
+            raise ValueError("files: got none, expected at least one file of recorded activations")
+        if self.json and self.csv:
+            raise ValueError("json, csv: got both, expected one of the two")
+        from ufm.activations import load
+
+        compared = {file: self._compare(load(file)) for file in self.files}
+        if self.csv:
+            rows = [
+                {"file": file, **row} for file, (_, comparison, _) in compared.items() for row in comparison.table()
+            ]
+            print(to_csv(rows), end="")
+        elif self.json:
+            everything = [
+                {"file": file, "description": description, **asdict(comparison), "layers": layers}
+                for file, (description, comparison, layers) in compared.items()
+            ]
+            print_json(everything[0] if len(everything) == 1 else everything)
+        else:
+            for file, (_, comparison, layers) in compared.items():
+                _print(file if len(compared) > 1 else None, comparison, layers)
+        return 0
+
+    def _compare(self, activations: "Activations") -> tuple[dict[str, str], "Comparison", list[dict[str, Any]]]:
+        from ufm.comparison import compare
+        from ufm.layers import layer_pattern
+
+        comparison = compare(
+            activations,
+            Model(num_classes=activations.logits.shape[1], alpha=self.alpha).law(),
+            weight_decay=self.weight_decay,
+            solver=self.solver,
+            bins=self.bins,
+            resamples=self.resamples,
+        )
+        names = (*activations.layers, "features") if self.layers and activations.layers else ()
+        layers = [asdict(layer_pattern(activations, name, bins=self.bins)) for name in names]
+        return activations.description, comparison, layers
+
+
+def _print(title: str | None, comparison: "Comparison", layers: list[dict[str, Any]]) -> None:
+    if title is not None:
+        print(f"\n{title}")
+    values = asdict(comparison)
+    print_fields({name: value for name, value in values.items() if not isinstance(value, dict | list)})
+    print_fields(values["collapse"] or {})
+    print_table([{name: row[name] for name in _SHOWN} for row in comparison.table()])
+    if layers:
+        print_table(layers)

@@ -1,0 +1,35 @@
+"""The options that describe an unconstrained features model."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ufm.laws import LabelSmoothing, Mixup, Unmixed
+
+
+@dataclass(frozen=True)
+class Model:
+    """The unconstrained features model that a command is about."""
+
+    num_classes: int = 10
+    """K >= 2"""
+    alpha: float | None = 1.0
+    """mixup's Beta(alpha, alpha), > 0; None for no mixup"""
+    ways: int = 2
+    """how many labels are mixed, >= 2"""
+    smoothing: float = 0.0
+    """label smoothing on top, in [0, 1)"""
+    weight_decay: float = 2e-3
+    """lambda_W > 0, in F = E[loss + lambda_H/2 ||h||^2] + lambda_W/2 ||W||^2"""
+    feature_decay: float = 2e-3
+    """lambda_H > 0, in the same convention"""
+    loss: str = "cross_entropy"
+    """cross_entropy or mean_squared_error"""
+
+    def law(self, priors: tuple[float, ...] | None = None) -> "Mixup | Unmixed | LabelSmoothing":
+        """Return the law of the labels."""
+        from ufm.laws import LabelSmoothing, Mixup, Unmixed
+
+        K = self.num_classes
+        law = Unmixed(K, priors) if self.alpha is None else Mixup(K, self.alpha, self.ways, priors=priors)
+        return LabelSmoothing(law, self.smoothing) if self.smoothing else law
