@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: install demo test test-all lint figures derivations benchmarks coverage clean
+.PHONY: install demo test test-all lint figures derivations benchmarks networks results coverage clean
 
 install: $(STAMP)
 
@@ -51,6 +51,16 @@ benchmarks: install
 	$(BIN)/python -m experiments.sweep run --file experiments/sweeps/collapse.toml --out experiments/results/sweeps/collapse
 	$(BIN)/python -m experiments.sweep run --file experiments/sweeps/methods.toml --out experiments/results/sweeps/methods
 	$(BIN)/python -m experiments.sweep summary experiments/results/sweeps/collapse experiments/results/sweeps/methods --out experiments/results/sweeps/README.md
+
+# Trains every network of experiments/suite.toml (hours on 2 cores; it goes on where it stopped), and compares them.
+networks: install
+	$(BIN)/python -m experiments.suite train --jobs 2
+	$(BIN)/python -m experiments.suite compare --jobs 2
+	$(MAKE) results
+
+# Writes experiments/results/README.md from the committed runs.
+results: install
+	$(BIN)/python -m experiments.summary experiments/results/networks/* --out experiments/results/README.md
 
 coverage: install
 	$(BIN)/pytest -n 2 --cov=ufm --cov-branch --cov-report=term-missing

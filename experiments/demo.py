@@ -20,10 +20,11 @@ from safetensors.numpy import save_file
 
 import ufm
 from experiments.claims import exact_claims, network_claims, print_claims, print_solver
-from experiments.data import ImageData, digits
-from experiments.mixing import mix
+from experiments.data import load_data
+from experiments.record import Recording, record_run
 from experiments.report import write_report
-from experiments.train import TrainConfig, TrainResult, train
+from experiments.training import TrainConfig, train
+from experiments.training.run import read_run
 from figures import draw_all
 from ufm.arrays import check_integer, check_number
 from ufm.console import parse
@@ -50,19 +51,23 @@ class DemoConfig:
     """feature dimension of that UFM"""
     nodes: int = 9
     """Gauss-Jacobi nodes in lambda, per class pair"""
-    passes: int = 8
-    """mixed passes over the training images that are recorded"""
-    train: TrainConfig = field(default_factory=TrainConfig)
+    samples: int = 11_520
+    """mixed training images that are recorded"""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(measure_every=10))
     """how the network is trained"""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a number out of range, before anything runs."""
         for name in ("weight_decay", "feature_decay"):
             check_number(name, getattr(self, name), above=0)
-        for name in ("nodes", "passes"):
+        for name in ("nodes", "samples"):
             check_integer(name, getattr(self, name), minimum=1)
-        for name, dim in (("dim", self.dim), ("train.dim", self.train.dim)):
-            check_integer(name, dim, minimum=_NUM_CLASSES - 1)
+        check_integer("dim", self.dim, minimum=_NUM_CLASSES - 1)
+        if self.train.data != "digits" or self.train.mixing.kind != "mixup":
+            raise ValueError(
+                f"train: got {self.train.mixing.kind} on {self.train.data}, expected mixup on digits; "
+                "see experiments.train and experiments.compare for other runs"
+            )
 
 
 def main() -> int:
@@ -83,7 +88,7 @@ def run(config: DemoConfig, *, progress: bool = True) -> int:
     """Run the demo, write everything to `config.out`, and return the exit status."""
     out, begin = Path(config.out), time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    law = ufm.Mixup(_NUM_CLASSES, config.train.alpha)
+    law = config.train.law(_NUM_CLASSES)
 
     print("1/5  theory and direct solver: gradient descent and L-BFGS, classifier fixed and free")
     verification = verify(law, config.dim, config.weight_decay, config.feature_decay, nodes=config.nodes)
@@ -91,17 +96,16 @@ def run(config: DemoConfig, *, progress: bool = True) -> int:
     print_solver(solver)
 
     print(f"2/5  network: a small CNN on scikit-learn's digits with mixup, {config.train.epochs} epochs")
-    data = digits()
-    trained = train(config.train, data, out / "checkpoint.safetensors", progress=progress)
+    data = load_data(config.train.data)
+    trained = train(config.train, data, out, progress=progress)
 
     print("3/5  recording the features of mixed training images, in train and in eval mode")
-    activations = {mode: _record(config, data, trained, mode) for mode in ("train", "eval")}
-    for mode, recorded in activations.items():
-        recorded.save(out / f"activations_{mode}.safetensors")
+    files = record_run(read_run(out), Recording(samples=config.samples, modes=("train", "eval")))
+    activations = {mode: ufm.load(file) for mode, file in files.items()}
 
     print("4/5  comparing network, closed form and solver on the same targets")
     comparisons = {
-        mode: ufm.compare(recorded, law, weight_decay=config.train.weight_decay)
+        mode: ufm.compare(recorded, law, weight_decay=config.train.classifier_decay)
         for mode, recorded in activations.items()
     }
 
@@ -111,7 +115,7 @@ def run(config: DemoConfig, *, progress: bool = True) -> int:
         "config": asdict(config),
         "versions": _versions(),
         "data": {"name": data.name, "train": len(data.train_classes), "test": len(data.test_classes)},
-        "theory": _theory(verification, config.train.alpha),
+        "theory": _theory(verification, config.train.mixing.alpha),
         "solver": solver,
         "network": trained.history[-1],
         "comparison": {mode: _comparison(comparison) for mode, comparison in comparisons.items()},
@@ -130,18 +134,6 @@ def run(config: DemoConfig, *, progress: bool = True) -> int:
     print_claims(claims)
     print(f"\nReport: {report}   ({time.perf_counter() - begin:.0f} s)")
     return 0 if all(claim.passed for claim in claims if claim.exact) else 1
-
-
-def _record(config: DemoConfig, data: ImageData, trained: TrainResult, mode: str) -> ufm.Activations:
-    # Both modes see the same mixed images.
-    rng = np.random.default_rng(config.train.seed + 1)
-    batches = (
-        batch
-        for _ in range(config.passes)
-        for batch in mix(data.train_images, data.train_classes, config.train.alpha, config.train.batch_size, rng)
-    )
-    description = {"data": f"{data.name}, mixed training images", "train": str(config.train)}
-    return ufm.record(trained.network, batches, classifier="head", train_mode=mode == "train", description=description)
 
 
 def _theory(verification: Verification, alpha: float) -> dict:

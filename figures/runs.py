@@ -23,7 +23,7 @@ def read_results(run: Path) -> dict[str, Any]:
 def curve(results: dict[str, Any], mode: str, name: str) -> ufm.ChannelCurve:
     """Return one of a comparison's channel curves."""
     values = results["comparison"][mode]["curves"][name]
-    return ufm.ChannelCurve(**{key: np.array(value, dtype=float) for key, value in values.items()})
+    return ufm.ChannelCurve(**{key: np.array(value, float) for key, value in values.items() if value is not None})
 
 
 def predictions(results: dict[str, Any], mode: str) -> list[Line]:

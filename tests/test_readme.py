@@ -5,10 +5,15 @@ from pathlib import Path
 import pytest
 
 import ufm
-from experiments.summary import summary
+from experiments.suite import read_suite
+from experiments.summary import overview, page, read_result
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "experiments" / "results"
+KINDS = ("mixup", "none", "mse", "etf")
+MAIN_RUNS = [f"{data}-{kind}" for data in ("digits", "mnist", "fashion", "cifar") for kind in KINDS]
+MAIN_RUNS += ["fashion-vit-mixup"]
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -20,9 +25,13 @@ def test_python_examples_run(block: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_results_table_is_that_of_the_committed_runs():
-    folders = sorted(path.parent for path in (ROOT / "experiments" / "results").glob("*/results.json"))
-    assert len(folders) == 2
-    assert summary(folders) in README
+    assert overview([read_result(RESULTS / "networks" / name) for name in MAIN_RUNS]) in README
+
+
+def test_results_page_is_that_of_the_committed_runs():
+    folders = sorted((RESULTS / "networks").iterdir())
+    assert {folder.name for folder in folders} == set(read_suite())
+    assert (RESULTS / "README.md").read_text(encoding="utf-8") == page(folders)
 
 
 def test_links_and_pictures_exist():

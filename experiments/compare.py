@@ -1,0 +1,153 @@
+"""Hold trained networks against closed form, solver and straight line, with their earlier layers and calibration.
+
+    python -m experiments.compare runs/fashion-mixup [runs/...] [--out experiments/results/networks]
+
+For each run, recorded first where it is not yet: comparison.json (everything), comparison.csv (a row per mode and
+prediction), calibration.json, and summary.safetensors, some of the recorded samples with their features in coordinates
+of the classifier's row space, which `ufm compare` takes too. They go into the run's folder, or with --out, together
+with config.json and metrics.jsonl, into a folder of the run's name there. Exit status: 0; 2 for bad arguments; 130 if
+interrupted.
+"""
+
+import shutil
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+import ufm
+from experiments.data import ImageData
+from experiments.record import Recording, interpolation, record_run
+from experiments.training.measures import logits_of
+from experiments.training.run import TrainedRun, read_run
+from ufm.arrays import check_integer
+from ufm.console import parse
+from ufm.storage import write_csv, write_json
+
+_SUMMARY_SAMPLES = 2000
+_RESAMPLES = 200
+
+
+def compare_run(run: TrainedRun, recording: Recording, out: Path) -> dict[str, ufm.Comparison]:
+    """Compare one run, write everything to `out`, and return the comparisons by mode."""
+    if not run.complete:
+        raise ValueError(f"run: got {run.name!r} after {len(run.history)} of {run.config.epochs} epochs")
+    data = run.data()
+    missing = tuple(mode for mode in recording.modes if not recording.path(run, mode).exists())
+    record_run(run, replace(recording, modes=missing))
+    law = run.config.law(data.num_classes)
+    recorded = {mode: ufm.load(recording.path(run, mode)) for mode in recording.modes}
+    comparisons = {
+        mode: ufm.compare(some, law, weight_decay=run.config.classifier_decay, resamples=_RESAMPLES)
+        for mode, some in recorded.items()
+    }
+    first = next(iter(recorded.values()))
+    between = interpolation(run, data)
+    layers = [
+        {**asdict(ufm.layer_pattern(first, name)), "interpolation": between[name]}
+        for name in (*first.layers, "features")
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    described = {mode: some.description for mode, some in recorded.items()}
+    figures = {mode: asdict(comparison) for mode, comparison in comparisons.items()}
+    write_json(out / "comparison.json", {"recordings": described, "comparisons": figures, "layers": layers})
+    rows = [{"run": run.name, "mode": mode, **row} for mode, c in comparisons.items() for row in c.table()]
+    write_csv(out / "comparison.csv", rows)
+    write_json(out / "calibration.json", calibration(run, data, recorded, comparisons))
+    summarise(first).save(out / "summary.safetensors")
+    if out.resolve() != run.folder.resolve():
+        for name in ("config.json", "metrics.jsonl"):
+            shutil.copyfile(run.folder / name, out / name)
+    return comparisons
+
+
+def calibration(
+    run: TrainedRun, data: ImageData, recorded: dict[str, ufm.Activations], comparisons: dict[str, ufm.Comparison]
+) -> dict[str, Any]:
+    """Return calibration on the test images before and after temperature scaling, and confidence against lambda.
+
+    The temperature is fitted on one random half of the test images and both are measured on the other. predicted: what
+    the theory says of unmixed inputs at the fitted beta.
+    """
+    mode, comparison = next(iter(comparisons.items()))
+    some = recorded[mode]
+    report = ufm.calibrate(logits_of(run.network(data), data.test_images, data), data.test_classes)
+    predicted = ufm.law_calibration(ufm.Unmixed(data.num_classes), comparison.beta)
+    return {
+        "test": asdict(report),
+        "mode": mode,
+        "confidence": asdict(ufm.confidence_curve(some.logits, some.class_a, some.class_b, some.lam)),
+        "predicted_confidence": comparison.curves["closed form"].confidence,
+        "predicted": asdict(predicted),
+    }
+
+
+def summarise(activations: ufm.Activations, samples: int = _SUMMARY_SAMPLES) -> ufm.Activations:
+    """Return some of the samples with classifier and features in coordinates of the centred classifier's row space.
+
+    An isometry on that space, so that angles and lengths in it, and all differences of logits, are as recorded.
+    """
+    rows = activations.classifier.double()
+    centre = rows.mean(0)
+    _, s, vh = torch.linalg.svd(rows - centre, full_matrices=False)
+    basis = vh[s > 1e-10 * s[0]].T
+    few = slice(samples)
+    features = activations.features[few].double()
+    return replace(
+        activations,
+        features=(features @ basis).float(),
+        # The rows' mean, which the logits of all classes share, is left out of both.
+        logits=(activations.logits[few].double() - (features @ centre).unsqueeze(1)).float(),
+        class_a=activations.class_a[few],
+        class_b=activations.class_b[few],
+        lam=activations.lam[few],
+        classifier=((rows - centre) @ basis).float(),
+        layers={},
+        description=activations.description | {"features": "in coordinates of the classifier's row space"},
+    )
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare one or many runs."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """folders of finished training runs"""
+    out: str | None = None
+    """folder for a folder per run; the runs' own folders by default"""
+    recording: tyro.conf.OmitArgPrefixes[Recording] = field(default_factory=Recording)
+    threads: int = 1
+    """of the CPU's arithmetic"""
+
+    def run(self) -> int:
+        """Compare, print a line per run, mode and prediction, and return the exit status."""
+        if not self.runs:
+            raise ValueError("runs: got none, expected the folder of at least one training run")
+        torch.set_num_threads(check_integer("threads", self.threads, minimum=1))
+        for run in [read_run(folder) for folder in self.runs]:
+            out = run.folder if self.out is None else Path(self.out) / run.name
+            for mode, comparison in compare_run(run, self.recording, out).items():
+                for score in comparison.scores:
+                    figures = f"R² {score.r2:.3f}, binned {score.r2_binned:.3f}, angle {score.angle_mixed:.1f}°"
+                    print(f"{run.name} {mode:<5} {score.name:<20} {figures}")
+            print(out)
+        return 0
+
+
+def main() -> int:
+    """Run the command line and return its exit status."""
+    try:
+        return parse(Compare, prog="python -m experiments.compare", description=__doc__).run()
+    except (ValueError, OSError) as error:
+        print(f"experiments.compare: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("experiments.compare: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
