@@ -21,4 +21,5 @@ NAMES = (
     "minority_collapse",
     "mean_squared_error",
     "fit_free_beta",
+    "straight_line",
 )

@@ -155,6 +155,8 @@ def boundary(
     of the least-squares line of width against lambda within `half_window` of 1/2 that has width 0 there, as with each
     sample in both orders of its pair; NaN if no sample is near. The same-class ends are the mean over samples with
     class_a == class_b, without which the amplification is NaN. Arguments and errors as in `channel_curve`.
+
+    Source: derivations/straight_line.py (density) and channel.py (amplification).
     """
     check_number("half_width", half_width, above=0)
     check_number("half_window", half_window, above=0)

@@ -48,6 +48,8 @@ def layer_pattern(activations: Activations, name: str, *, bins: int = 10) -> Lay
 
     activations: with the layer recorded. name: of the layer; "features" for the classifier's input. bins: of lambda.
     Raises ValueError for a layer that was not recorded or is not finite, K < 3, or too few samples.
+
+    Source: derivations/straight_line.py.
     """
     check_choice("name", name, ("features", *activations.layers))
     check_integer("bins", bins, minimum=1)
