@@ -33,6 +33,7 @@ figures: install
 	$(BIN)/python -m figures.collapse
 	$(BIN)/python -m figures.methods
 	$(BIN)/python -m figures.minority
+	$(BIN)/python -m figures.networks
 
 # Runs every derivation and renders them all into derivations/derivations.html and .pdf.
 derivations: install

@@ -89,7 +89,7 @@ def check() -> tuple[Check, ...]:
         label[0], label[1] = mp.mpf("0.75"), mp.mpf("0.25")
         b = 2.0**-20
         line = [mp.mpf(b) * (1 - mp.mpf(b) / num_classes) * (entry - mp.mpf(1) / num_classes) for entry in label]
-        found = ufm.prox_logsumexp([float(entry) for entry in label], b).logits
+        found = ufm.prox_logsumexp(np.array(label, dtype=float), b).logits
         # The next term is of relative size beta^2, below the rounding of double precision.
         limits.append(compared("logits of `prox_logsumexp` at small $\\beta$", found, line, 2.0**-38))
         for b in (5.0, 300.0, 1e6):

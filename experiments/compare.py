@@ -20,14 +20,16 @@ import tyro
 
 import ufm
 from experiments.data import ImageData
-from experiments.record import Recording, interpolation, record_run
+from experiments.networks import Network
+from experiments.record import Recording, interpolation, record_network
 from experiments.training.measures import logits_of
+from experiments.training.processes import local_device
 from experiments.training.run import TrainedRun, read_run
 from ufm.arrays import check_integer
 from ufm.console import parse
 from ufm.storage import write_csv, write_json
 
-_SUMMARY_SAMPLES = 2000
+_SUMMARY_SAMPLES = 3000
 _RESAMPLES = 200
 
 
@@ -36,8 +38,10 @@ def compare_run(run: TrainedRun, recording: Recording, out: Path) -> dict[str, u
     if not run.complete:
         raise ValueError(f"run: got {run.name!r} after {len(run.history)} of {run.config.epochs} epochs")
     data = run.data()
-    missing = tuple(mode for mode in recording.modes if not recording.path(run, mode).exists())
-    record_run(run, replace(recording, modes=missing))
+    network = run.network(data).to(local_device(recording.device))
+    missing = tuple(mode for mode in recording.modes if not _is_recorded(run, recording, mode))
+    if missing:
+        record_network(run, network, data, replace(recording, modes=missing))
     law = run.config.law(data.num_classes)
     recorded = {mode: ufm.load(recording.path(run, mode)) for mode in recording.modes}
     comparisons = {
@@ -45,18 +49,17 @@ def compare_run(run: TrainedRun, recording: Recording, out: Path) -> dict[str, u
         for mode, some in recorded.items()
     }
     first = next(iter(recorded.values()))
-    between = interpolation(run, data)
     layers = [
-        {**asdict(ufm.layer_pattern(first, name)), "interpolation": between[name]}
-        for name in (*first.layers, "features")
+        {**asdict(ufm.layer_pattern(first, name)), "interpolation": found}
+        for name, found in interpolation(network, data, run.config.evaluation_mixing()).items()
     ]
     out.mkdir(parents=True, exist_ok=True)
     described = {mode: some.description for mode, some in recorded.items()}
-    figures = {mode: asdict(comparison) for mode, comparison in comparisons.items()}
+    figures = {mode: {**asdict(comparison), "table": comparison.table()} for mode, comparison in comparisons.items()}
     write_json(out / "comparison.json", {"recordings": described, "comparisons": figures, "layers": layers})
     rows = [{"run": run.name, "mode": mode, **row} for mode, c in comparisons.items() for row in c.table()]
     write_csv(out / "comparison.csv", rows)
-    write_json(out / "calibration.json", calibration(run, data, recorded, comparisons))
+    write_json(out / "calibration.json", calibration(network, data, recorded, comparisons))
     summarise(first).save(out / "summary.safetensors")
     if out.resolve() != run.folder.resolve():
         for name in ("config.json", "metrics.jsonl"):
@@ -64,8 +67,14 @@ def compare_run(run: TrainedRun, recording: Recording, out: Path) -> dict[str, u
     return comparisons
 
 
+def _is_recorded(run: TrainedRun, recording: Recording, mode: str) -> bool:
+    """Return whether the run has this very recording of the network as it is now."""
+    path = recording.path(run, mode)
+    return path.exists() and recording.describe(run).items() <= ufm.load(path).description.items()
+
+
 def calibration(
-    run: TrainedRun, data: ImageData, recorded: dict[str, ufm.Activations], comparisons: dict[str, ufm.Comparison]
+    network: Network, data: ImageData, recorded: dict[str, ufm.Activations], comparisons: dict[str, ufm.Comparison]
 ) -> dict[str, Any]:
     """Return calibration on the test images before and after temperature scaling, and confidence against lambda.
 
@@ -74,7 +83,7 @@ def calibration(
     """
     mode, comparison = next(iter(comparisons.items()))
     some = recorded[mode]
-    report = ufm.calibrate(logits_of(run.network(data), data.test_images, data), data.test_classes)
+    report = ufm.calibrate(logits_of(network, data.test_images, data), data.test_classes)
     predicted = ufm.law_calibration(ufm.Unmixed(data.num_classes), comparison.beta)
     return {
         "test": asdict(report),
@@ -88,7 +97,8 @@ def calibration(
 def summarise(activations: ufm.Activations, samples: int = _SUMMARY_SAMPLES) -> ufm.Activations:
     """Return some of the samples with classifier and features in coordinates of the centred classifier's row space.
 
-    An isometry on that space, so that angles and lengths in it, and all differences of logits, are as recorded.
+    An isometry on that space, so that all differences of logits are as recorded; what is outside of it, which the
+    theory has nothing of, is left out, so that angles and lengths are those of the projected features.
     """
     rows = activations.classifier.double()
     centre = rows.mean(0)
@@ -144,6 +154,9 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"experiments.compare: error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        print(f"experiments.compare: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("experiments.compare: interrupted", file=sys.stderr)
         return 130

@@ -28,6 +28,7 @@ from experiments.training.run import read_run
 from figures import draw_all
 from ufm.arrays import check_integer, check_number
 from ufm.console import parse
+from ufm.predictions import Head
 from ufm.storage import atomic_path, write_json
 from ufm.targets import pair_labels
 from ufm.verification import Verification, verify
@@ -182,7 +183,7 @@ def _save_planar(path: Path, activations: dict[str, ufm.Activations], comparison
     some = activations["eval"]
     three = torch.tensor(_PLANAR_CLASSES)
     chosen = (torch.isin(some.class_a, three) & torch.isin(some.class_b, three)).nonzero()[:, 0][:1500]
-    etf = torch.as_tensor(ufm.nearest_etf(some.classifier.double()).classifier)
+    etf = Head(some.classifier, some.bias).etf_rows
     labels = some.labels[chosen]
     ideal = ufm.UFM(ufm.Targets(labels), etf.shape[1], 0.0, comparison.feature_decay, classifier=etf)
     features = {

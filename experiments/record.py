@@ -3,7 +3,8 @@
     python -m experiments.record runs/fashion-mixup [runs/...] [--samples 10000] [--modes eval train]
 
 Writes activations_eval.safetensors and so on into each run's folder: `ufm compare` takes them, and any safetensors
-reader opens them. Exit status: 0; 2 for bad arguments; 130 if interrupted.
+reader opens them. Exit status: 0; 1 if the
+GPU failed; 2 for bad arguments; 130 if interrupted.
 """
 
 import sys
@@ -15,7 +16,7 @@ import tyro
 
 import ufm
 from experiments.data import ImageData
-from experiments.mixing import mixed_batches
+from experiments.mixing import Mixing, mixed_batches
 from experiments.networks import Network
 from experiments.training.processes import local_device
 from experiments.training.run import TrainedRun, read_run
@@ -45,8 +46,21 @@ class Recording:
         check_integer("samples", self.samples, minimum=1)
         check_integer("seed", self.seed, minimum=0)
         check_choice("split", self.split, ("train", "test"))
+        if not self.modes:
+            raise ValueError(f"modes: got none, expected at least one of {', '.join(_MODES)}")
         for mode in self.modes:
             check_choice("modes", mode, _MODES)
+
+    def describe(self, run: TrainedRun) -> dict[str, str]:
+        """Return what is written beside a recording, by which it is known again."""
+        return {
+            "run": run.name,
+            "epochs": str(len(run.history)),
+            "data": f"{run.config.data}, mixed {self.split} images",
+            "mixing": str(run.config.evaluation_mixing()),
+            "wanted": str(self.samples),
+            "seed": str(self.seed),
+        }
 
     def path(self, run: TrainedRun, mode: str) -> Path:
         """Return where the recording in a mode goes."""
@@ -56,8 +70,12 @@ class Recording:
 
 def record_run(run: TrainedRun, recording: Recording) -> dict[str, Path]:
     """Record a run's network on mixed images, every mode on the same ones; return the files by mode."""
-    data, device = run.data(), local_device(recording.device)
-    network = run.network(data).to(device)
+    data = run.data()
+    return record_network(run, run.network(data).to(local_device(recording.device)), data, recording)
+
+
+def record_network(run: TrainedRun, network: Network, data: ImageData, recording: Recording) -> dict[str, Path]:
+    """Do the same with the run's network and data at hand."""
     written = {}
     for mode in recording.modes:
         written[mode] = recording.path(run, mode)
@@ -67,7 +85,9 @@ def record_run(run: TrainedRun, recording: Recording) -> dict[str, Path]:
             recording.samples,
             seed=recording.seed,
             split=recording.split,
-            device=device,
+            # BatchNorm's batch statistics in train mode are those of the batches that it was trained with.
+            batch_size=run.config.batch_size,
+            device=device_of(network),
         )
         ufm.record(
             network,
@@ -77,14 +97,14 @@ def record_run(run: TrainedRun, recording: Recording) -> dict[str, Path]:
             pool=True,
             train_mode=mode == "train",
             out=written[mode],
-            description={
-                "run": run.name,
-                "epochs": str(len(run.history)),
-                "data": f"{data.name}, mixed {recording.split} images",
-                "mixing": str(run.config.evaluation_mixing()),
-            },
+            description=recording.describe(run),
         )
     return written
+
+
+def device_of(network: Network) -> torch.device:
+    """Return the device that the network is on."""
+    return network.head.weight.device
 
 
 def stage_names(network: Network) -> list[str]:
@@ -92,17 +112,17 @@ def stage_names(network: Network) -> list[str]:
     return [f"stages.{name}" for name, _ in network.stages.named_children()][:-1]
 
 
-def interpolation(run: TrainedRun, data: ImageData, samples: int = 2000, seed: int = 2) -> dict[str, float]:
+def interpolation(
+    network: Network, data: ImageData, mixing: Mixing, samples: int = 2000, seed: int = 2
+) -> dict[str, float]:
     """Return, by stage, how well its output on mixed images is the mixture of its outputs on the two images.
 
-    In evaluation mode, outputs averaged over positions; see `ufm.interpolation_r2`. The images themselves would be 1.
+    In evaluation mode, outputs averaged over positions; see `ufm.interpolation_r2`. Mixup's images would be 1.
     """
-    network = run.network(data)
-    mixing = run.config.evaluation_mixing()
     layers = stage_names(network)
     recorded = []
     for which in ("mixed", "first", "second"):
-        batches = mixed_batches(data, mixing, samples, seed=seed, show=which)
+        batches = mixed_batches(data, mixing, samples, seed=seed, show=which, device=device_of(network))
         recorded.append(ufm.record(network, batches, classifier="head", layers=layers, pool=True))
     mixed, first, second = recorded
     found = {
@@ -140,6 +160,9 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"experiments.record: error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        print(f"experiments.record: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("experiments.record: interrupted", file=sys.stderr)
         return 130

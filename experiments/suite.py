@@ -166,6 +166,9 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"experiments.suite: error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        print(f"experiments.suite: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("experiments.suite: interrupted; the same command goes on", file=sys.stderr)
         return 130

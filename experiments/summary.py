@@ -45,6 +45,8 @@ def read_result(folder: Path) -> Result:
         )
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"folders: got {str(folder)!r}, expected the results of a comparison ({error})") from error
+    if missing := {"eval", "train"} - comparison["comparisons"].keys():
+        raise ValueError(f"folders: got {str(folder)!r} without {', '.join(missing)} mode, expected both modes")
     return Result(read_run(folder), comparison, calibration)
 
 
@@ -69,7 +71,7 @@ def _overview(result: Result) -> dict[str, str]:
         "test accuracy": f"{100 * last['test_accuracy']:.1f} %",
         "ECE": f"{last['test_ece']:.3f}",
         "ETF error": f"{mode['etf_error']:.3f}",
-        "NC1": f"{last['nc1']:.2f}",
+        "NC1": _number(last.get("nc1")),
         "β fitted": _beta(mode["beta"], mode["beta_at_edge"]),
         "β fit-free": _beta(mode["beta_fit_free"]),
     }

@@ -64,6 +64,9 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"experiments.train: error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        print(f"experiments.train: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("experiments.train: interrupted; the same command goes on from the last epoch", file=sys.stderr)
         return 130

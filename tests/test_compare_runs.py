@@ -88,7 +88,7 @@ def test_calibration_is_that_of_the_test_images(run: TrainedRun):
 
 def test_the_summary_is_an_isometry_of_what_the_classifier_sees(run: TrainedRun):
     whole, small = ufm.load(RECORDING.path(run, "eval")), ufm.load(run.folder / "summary.safetensors")
-    assert small.features.shape == (len(whole.lam[:2000]), 9)
+    assert small.features.shape == (len(whole.lam[:3000]), 9)
     rows = whole.classifier - whole.classifier.mean(0)
     torch.testing.assert_close(small.classifier @ small.classifier.T, rows @ rows.T, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
@@ -98,7 +98,7 @@ def test_the_summary_is_an_isometry_of_what_the_classifier_sees(run: TrainedRun)
     torch.testing.assert_close(with_bias, small.logits, rtol=1e-4, atol=1e-4)
     law = ufm.Mixup(10)
     few = replace(
-        whole, **{name: getattr(whole, name)[:2000] for name in ("features", "logits", "class_a", "class_b", "lam")}
+        whole, **{name: getattr(whole, name)[:3000] for name in ("features", "logits", "class_a", "class_b", "lam")}
     )
     one, other = (ufm.compare(some, law, solver=False) for some in (few, small))
     assert other.beta == pytest.approx(one.beta, rel=1e-3)
@@ -106,7 +106,8 @@ def test_the_summary_is_an_isometry_of_what_the_classifier_sees(run: TrainedRun)
 
 
 def test_interpolation_is_exact_for_a_linear_network_and_not_for_this_one(run: TrainedRun):
-    found = record.interpolation(run, run.data(), samples=300)
+    data = run.data()
+    found = record.interpolation(run.network(data), data, Mixing(), samples=300)
     assert list(found) == [*(f"stages.block{i}" for i in (1, 2, 3)), "features"]
     assert all(value < 0.999 for value in found.values())
 
@@ -155,6 +156,7 @@ def test_an_unmixed_network_is_compared_on_mixed_images(tmp_path: Path):
         (record, ["nowhere", "--modes", "both"], "modes"),
         (record, ["nowhere", "--samples", "0"], "samples"),
         (record, ["nowhere", "--split", "all"], "split"),
+        (compare, ["nowhere", "--modes"], "modes: got none"),
     ],
 )
 def test_bad_arguments_are_named_in_one_line(module, arguments: list[str], named: str, capsys, monkeypatch):
@@ -172,3 +174,28 @@ def test_an_unfinished_run_is_not_compared(tmp_path: Path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="run: got .* expected the folder of a training run"):
         read_run(tmp_path)
+
+
+def test_a_recording_of_something_else_is_made_anew(tmp_path: Path):
+    train(CONFIG, load_data("digits"), tmp_path, stop_after=1, progress=False)
+    record.record_run(read_run(tmp_path), RECORDING)
+    train(CONFIG, load_data("digits"), tmp_path, progress=False)
+    run = read_run(tmp_path)
+    for recording in (RECORDING, replace(RECORDING, samples=1500), replace(RECORDING, seed=9)):
+        compare.compare_run(run, recording, tmp_path)
+        written = json.loads((tmp_path / "comparison.json").read_text())["recordings"]["eval"]
+        assert (written["epochs"], written["wanted"], written["seed"]) == (
+            "4",
+            str(recording.samples),
+            str(recording.seed),
+        )
+    before = RECORDING.path(run, "eval").stat().st_mtime_ns
+    compare.compare_run(run, replace(RECORDING, seed=9), tmp_path)
+    assert RECORDING.path(run, "eval").stat().st_mtime_ns == before
+
+
+def test_the_page_needs_both_modes(run: TrainedRun, tmp_path: Path):
+    compare.compare_run(run, replace(RECORDING, modes=("eval",)), tmp_path)
+    (tmp_path / "config.json").write_text((run.folder / "config.json").read_text())
+    with pytest.raises(ValueError, match="folders: got .* without train mode"):
+        summary.page([tmp_path])

@@ -4,11 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from figures import draw_all
+from figures import draw_all, networks
 from figures.runs import read_results
 from ufm.plotting import PlanarPanel, confidence_figure, planar_figure
 
 COMMITTED = Path(__file__).parents[1] / "experiments" / "results" / "demo"
+NETWORKS = COMMITTED.parent / "networks"
 
 
 def panel(title: str) -> PlanarPanel:
@@ -27,6 +28,7 @@ def test_planar_figure_has_one_lambda_scale_for_all_panels():
         np.testing.assert_array_equal(mixed.get_array(), panel("").lam)
         assert {text.get_text() for text in axis.texts} == {"$w_{cat}$", "$w_{dog}$", "$w_{bird}$"}
     assert "λ" in bar.get_xlabel()
+    assert bar.get_xlabel().endswith("in (cat, dog), (dog, bird), (bird, cat)")
     assert panels[0].get_xlim() == panels[1].get_xlim()
 
 
@@ -72,3 +74,37 @@ def test_a_folder_without_results_is_named(tmp_path: Path):
     (tmp_path / "results.json").write_text(json.dumps({}))
     with pytest.raises(ValueError, match="run: .*planar.safetensors"):
         draw_all(tmp_path, tmp_path)
+
+
+def test_networks_are_drawn_in_units_of_their_same_class_features():
+    figure = networks.draw(NETWORKS, "fashion", (0, 1, 8))
+    *panels, bar = figure.axes
+    assert [axis.get_title() for axis in panels] == [
+        "mixup",
+        "not mixed",
+        "mixup, squared error",
+        "mixup, fixed ETF",
+    ]
+    assert bar.get_xlabel().endswith("in (0, 1), (1, 8), (8, 0)")
+    for axis in panels:
+        same, mixed = (np.asarray(collection.get_offsets()) for collection in axis.collections)
+        assert np.linalg.norm(same, axis=1).mean() == pytest.approx(1, abs=1e-5)
+        assert len(mixed) > len(same) > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--data", "letters"], "file: got"),
+        (["--classes", "0", "1", "1"], "classes: got"),
+        (["--classes", "0", "1", "10"], "classes: got"),
+        (["--results", "nowhere"], "file: got"),
+    ],
+)
+def test_networks_figure_refuses_bad_input_in_one_line(arguments: list[str], named: str, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["networks", *arguments, "--out", str(tmp_path)])
+    monkeypatch.chdir(COMMITTED.parents[2])
+    assert networks.main() == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1

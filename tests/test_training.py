@@ -16,7 +16,6 @@ import pytest
 import torch
 from hypothesis import given
 
-import ufm
 from experiments.data import digits
 from experiments.mixing import Mixing
 from experiments.networks import NetworkConfig, build_network
@@ -24,7 +23,7 @@ from experiments.training import OptimiserConfig, TrainConfig, loop
 from experiments.training.checkpoint import State, load_network, restore_checkpoint, save_checkpoint
 from experiments.training.config import from_plain, to_plain
 from experiments.training.loop import learning_rate, soft_loss
-from experiments.training.measures import channel_at, logits_of, measure
+from experiments.training.measures import logits_of, measure
 from tests.training import SMALL, arrays, assert_same_end, metrics, small, trained
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +65,11 @@ def test_learning_rates_follow_their_schedules():
     assert {learning_rate(replace(cosine, schedule="constant"), 10, at) for at in (0.0, 5.0, 10.0)} == {0.4}
     warm = replace(cosine, schedule="constant", warmup_epochs=4)
     assert [learning_rate(warm, 10, at) for at in (1.0, 3.0, 4.0, 9.0)] == pytest.approx([0.1, 0.3, 0.4, 0.4])
+    # The cosine begins where the warm-up ends.
+    warm = replace(warm, schedule="cosine")
+    assert [learning_rate(warm, 10, at) for at in (3.0, 4.0, 7.0, 10.0)] == pytest.approx([0.3, 0.4, 0.2, 0.0])
+    with pytest.raises(ValueError, match="^warmup_epochs: got 4"):
+        small(optimiser=warm, epochs=4)
 
 
 def test_the_rate_reaches_the_optimiser_and_clipping_the_gradient(tmp_path: Path):
@@ -232,21 +236,18 @@ def test_measures_are_complete_plausible_and_leave_the_network_alone(tmp_path: P
         assert all(figures[name] == value for name, value in again.items())
 
 
-def test_width_and_depth_are_means_over_the_samples_near_a_lambda():
-    z = torch.tensor([[4.0, 1.0, 0.0, 1.0], [1.0, 3.0, 0.0, 0.5], [9.0, 0.0, 0.0, 0.0], [0.0, 0.0, 5.0, 0.0]])
-    a, b = torch.tensor([0, 0, 0, 2]), torch.tensor([1, 1, 1, 2])
-    activations = ufm.Activations(z, z, a, b, torch.tensor([0.7, 0.28, 0.9, 0.7]), torch.eye(4))
-    figures = channel_at(activations, 2.0)
-    # The first two, the second with its classes changed over; the third is at 0.9 and the last of one class.
-    assert figures["width_70"] == pytest.approx(((4 - 1) + (3 - 1)) / 2)
-    assert figures["depth_70"] == pytest.approx(((2.5 - 0.5) + (2 - 0.25)) / 2)
-    assert figures["width_90"] == 9
-    assert (figures["width_50"], figures["predicted_depth_50"]) == (None, None)
-    lam = torch.tensor([0.7, 0.28], dtype=torch.float32).double()
-    labels = torch.stack([torch.stack([x, 1 - x, 0 * x, 0 * x]) for x in lam])
-    logits = ufm.prox_logsumexp(labels, 2.0).logits
-    width = ((logits[0, 0] - logits[0, 1]) + (logits[1, 1] - logits[1, 0])) / 2
-    assert figures["predicted_width_70"] == pytest.approx(float(width), rel=1e-9)
+def test_measuring_a_collapsed_network_does_not_end_its_training(tmp_path: Path):
+    """Weight decay beyond the collapse threshold takes the classifier to zero, where no ETF is nearest."""
+    config = small(
+        network=NetworkConfig(width=2, dim=10, nonnegative=True),
+        optimiser=OptimiserConfig(weight_decay=20.0, learning_rate=0.05, momentum=0.0, schedule="constant"),
+        epochs=60,
+        measure_every=30,
+    )
+    result = trained(config, tmp_path)
+    assert len(result.history) == 60
+    assert {"test_accuracy", "test_nll"} <= result.history[-1].keys()
+    assert "etf_error" not in result.history[-1]
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,8 @@ def test_configurations_survive_the_disk_and_have_names_of_their_own(tmp_path: P
     trained(small(epochs=1), tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
     assert from_plain(written["config"]) == small(epochs=1)
-    assert (written["device"], written["processes"], written["torch"]) == ("cpu", 1, torch.__version__)
+    assert written["torch"] == torch.__version__
+    assert [(x["from_epoch"], x["device"], x["processes"]) for x in written["sessions"]] == [(0, "cpu", 1)]
     changed = [replace(SMALL, seed=5), small(epochs=5), small(augment=True), small(mixing=Mixing(alpha=0.9)), config]
     names = {each.name for each in [SMALL, *changed]}
     assert len(names) == 6

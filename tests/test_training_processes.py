@@ -47,7 +47,9 @@ def test_two_processes_train_as_one_does(tmp_path: Path):
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
-    assert json.loads((tmp_path / "parts" / "config.json").read_text())["processes"] == 2
+    sessions = json.loads((tmp_path / "parts" / "config.json").read_text())["sessions"]
+    assert [session["processes"] for session in sessions] == [2] * len(sessions)
+    assert sessions[0]["from_epoch"] == 0 < sessions[-1]["from_epoch"]
     # Either number of processes goes on with what the other began.
     assert trained(config, tmp_path / "parts").history[-1]["loss"] == found[-1]["loss"]
     (half,) = metrics(tmp_path / "half")

@@ -60,7 +60,8 @@ def neural_collapse(
     centred = means - means.mean(0)
     between = centred.T @ centred / K
     nc1 = (torch.linalg.pinv(between, hermitian=True) @ (within.T @ within / len(h))).trace() / K
-    nc3 = torch.linalg.matrix_norm(w / torch.linalg.matrix_norm(w) - centred / torch.linalg.matrix_norm(centred))
+    rows = w - w.mean(0)
+    nc3 = torch.linalg.matrix_norm(rows / torch.linalg.matrix_norm(rows) - centred / torch.linalg.matrix_norm(centred))
     # ||h - mu_k||^2 / 2 up to a term without k; centred, so that an offset common to all features costs no digits.
     distances = centred.square().sum(1) / 2 - (h - means.mean(0)) @ centred.T
     nc4 = ((h @ w.T + b).argmax(1) != distances.argmin(1)).double().mean()

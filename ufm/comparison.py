@@ -17,6 +17,7 @@ from ufm.collapse import Collapse, neural_collapse
 from ufm.laws import Law
 from ufm.predictions import (
     LOG_BETA_RANGE,
+    OWN_FACTOR,
     Head,
     Prediction,
     centred,
@@ -30,6 +31,9 @@ from ufm.predictions import (
 from ufm.samples import Pairs, halves, r_squared
 from ufm.theory import beta_from_classifier
 
+# How near to an end of the searched range, in the logarithm, a fitted number counts as lying at it.
+_EDGE = 1e-3
+
 
 @dataclass(frozen=True)
 class Score:
@@ -37,9 +41,10 @@ class Score:
 
     name: of the prediction. parameters: how many numbers were fitted to the logits. r2: coefficient of
     determination of the centred logits over all samples; r2_same, r2_mixed: over same- and different-class samples;
-    r2_binned: of the mean logits per (class pair, bin of lambda) over different-class samples. angle_same,
+    r2_binned: of the mean logits per (class pair, bin of lambda) over different-class samples, each mean counting by
+    its samples; it rises with the samples per mean, so that only recordings of one size compare. angle_same,
     angle_mixed: mean angle in degrees between the network's features and the predicted ones, each less their mean.
-    length_same, length_mixed: mean difference of the lengths of these over the mean length of the network's.
+    length_same, length_mixed: mean absolute difference of the lengths of these over the mean length of the network's.
     """
 
     name: str
@@ -63,7 +68,8 @@ class Comparison:
     alone, or None (no weight decay given, or no optimum has such a classifier). slope: gamma of the fitted straight
     line z = gamma (y - 1/K). multiplier: root mean squared row norm of the centred classifier. etf_error: relative
     distance of the classifier to its nearest simplex ETF. feature_decay: lambda_H that beta and multiplier imply.
-    own_feature_decay: lambda_H fitted for the network's own classifier, or None. in_plane: share of the squared length
+    own_feature_decay: lambda_H fitted for the network's own classifier, or None. own_at_edge: whether it lies at an end
+    of the range that was searched, 1/1000 to 1000 times feature_decay, or None. in_plane: share of the squared length
     of the features, less their mean, that lies in the classifier's row space, where all of the theory's do. samples:
     scored. scores: one per prediction. curves: channel curves of the network and of each prediction. points: width and
     depth near lambda = 0.5, 0.7 and 0.9 of each. boundaries: density and slope at the decision boundary of each.
@@ -80,6 +86,7 @@ class Comparison:
     etf_error: float
     feature_decay: float
     own_feature_decay: float | None
+    own_at_edge: bool | None
     in_plane: float
     samples: int
     scores: list[Score]
@@ -126,7 +133,8 @@ def compare(
     Logits and classifier are centred over the classes (softmax does not see the mean); features, the network's as much
     as the predicted ones, by their mean over the scored samples.
     Samples are split in halves at random (with a fixed seed): the one number of each prediction is fitted by least
-    squares of the logits on one, everything is scored and every curve drawn on the other. Predictions:
+    squares of the logits on one, everything is scored and every curve drawn on the other. Both halves may have mixtures
+    of the same images. Predictions, all for cross entropy whatever the network was trained with:
 
         closed form           proximal point of log-sum-exp at the fitted beta; features for the nearest ETF
         fit-free              the same at the beta implied by classifier and weight decay (if given); nothing fitted
@@ -184,13 +192,14 @@ def compare(
     resampled = {"network": resamples}
     return Comparison(
         beta=beta,
-        beta_at_edge=min(abs(math.log(beta) - edge) for edge in LOG_BETA_RANGE) < 1e-3,
+        beta_at_edge=min(abs(math.log(beta) - edge) for edge in LOG_BETA_RANGE) < _EDGE,
         beta_fit_free=beta_fit_free,
         slope=slope,
         multiplier=head.multiplier,
         etf_error=head.etf.relative_error,
         feature_decay=head.feature_decay(beta),
         own_feature_decay=own_decay,
+        own_at_edge=None if own_decay is None else _at_edge(own_decay / head.feature_decay(beta), OWN_FACTOR),
         in_plane=_in_plane(features, head),
         samples=len(y),
         scores=[_score(prediction, logits[scored], features, pairs, bins) for prediction in predictions],
@@ -208,6 +217,10 @@ def compare(
 
 def _less_mean(features: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
     return features - features.mean(0)
+
+
+def _at_edge(ratio: float, log_factor: float) -> bool:
+    return abs(abs(math.log(ratio)) - log_factor) < _EDGE
 
 
 def _collapse(activations: Activations, head: Head) -> Collapse | None:
@@ -232,8 +245,9 @@ def _score(
     _, index = torch.unique(cells[~same], return_inverse=True)
 
     def means(values: Tensor) -> Tensor:
+        """Return the mean over its cell for each different-class sample."""
         total = values.new_zeros(int(index.max()) + 1, values.shape[1]).index_add_(0, index, values[~same])
-        return total / torch.bincount(index).unsqueeze(-1)
+        return (total / torch.bincount(index).unsqueeze(-1))[index]
 
     def r2(select: Callable[[Tensor], Tensor]) -> float:
         return r_squared(select(logits), select(prediction.logits))

@@ -56,7 +56,8 @@ def planar_figure(panels: Sequence[PlanarPanel], class_names: Sequence[str] = ("
         for axis in axes:
             axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         bar = figure.colorbar(drawn[0], ax=list(axes), location="bottom", shrink=0.45, aspect=30, pad=0.03)
-        bar.set_label("different classes: λ, weight of the pair's first class in (0, 1), (1, 2), (2, 0)")
+        pairs = ", ".join(f"({class_names[i]}, {class_names[(i + 1) % 3]})" for i in range(3))
+        bar.set_label(f"different classes: λ, weight of the pair's first class in {pairs}")
         bar.solids.set_alpha(1)  # pyright: ignore[reportOptionalMemberAccess]
         # In the figure's corner beside the colour bar; outside the layout, which would make room for it.
         figure.legend(*axes[0].get_legend_handles_labels(), loc="lower left", handletextpad=0.1).set_in_layout(False)

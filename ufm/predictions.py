@@ -21,7 +21,7 @@ from ufm.targets import Targets
 LOG_BETA_RANGE = (math.log(1e-3), math.log(1e12))
 # Samples on which lambda_H is fitted for the network's own classifier: each evaluation is a Newton solve per sample.
 _OWN_SAMPLES = 1000
-_OWN_FACTOR = math.log(1e3)
+OWN_FACTOR = math.log(1e3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,7 @@ def fit_own_decay(head: Head, labels: Float[Tensor, "N K"], logits: Float[Tensor
         return (own_classifier(head, y, math.exp(log_decay)).logits - z).square().mean().item()
 
     middle = math.log(head.feature_decay(beta))
-    return fit_log(error, (middle - _OWN_FACTOR, middle + _OWN_FACTOR), 13)
+    return fit_log(error, (middle - OWN_FACTOR, middle + OWN_FACTOR), 13)
 
 
 def own_classifier(head: Head, labels: Float[Tensor, "N K"], feature_decay: float) -> Prediction:

@@ -85,6 +85,7 @@ class TrainConfig:
         if self.train_samples is not None:
             check_integer("train_samples", self.train_samples, minimum=1)
         check_integer("epochs", self.epochs, minimum=1)
+        check_integer("warmup_epochs", self.optimiser.warmup_epochs, minimum=0, maximum=self.epochs - 1)
         check_integer("batch_size", self.batch_size, minimum=2)
         check_integer("measure_every", self.measure_every, minimum=1)
         check_integer("seed", self.seed, minimum=0, maximum=2**63 - 1)

@@ -1,5 +1,6 @@
 """The training loop: an epoch at a time, measured and checkpointed, so that a killed run continues bit for bit."""
 
+import json
 import math
 import time
 from contextlib import nullcontext
@@ -79,12 +80,19 @@ def train(
     history = restore_checkpoint(out / NAME, identity, state)
     if processes.total(len(history)) != processes.count * len(history):
         raise ValueError(f"out: got {str(out)!r}, expected a folder with one checkpoint that all processes see")
-    if processes.rank == 0:
-        write_json(out / "config.json", {**identity, "device": _device_name(target), "processes": processes.count})
+    end = config.epochs if stop_after is None else min(stop_after, config.epochs)
+    if processes.rank == 0 and end > len(history):
+        session = {
+            "from_epoch": len(history),
+            "device": _device_name(target),
+            "processes": processes.count,
+            "threads": torch.get_num_threads(),
+            "compiled": compiled,
+        }
+        _write_config(out, identity, session)
         _write_metrics(out, history)
 
     loop = _Loop(config, data, state, processes, _runner(network, processes, target, compiled), target)
-    end = config.epochs if stop_after is None else min(stop_after, config.epochs)
     show = progress and processes.rank == 0
     with progress_bar(config.epochs, config.name, unit="epoch", initial=len(history), enabled=show) as bar:
         for epoch in range(len(history), end):
@@ -123,7 +131,8 @@ def learning_rate(config: OptimiserConfig, epochs: int, progress: float) -> floa
     if progress < config.warmup_epochs:
         return config.learning_rate * progress / config.warmup_epochs
     if config.schedule == "cosine":
-        return config.learning_rate * (1 + math.cos(math.pi * progress / epochs)) / 2
+        done = (progress - config.warmup_epochs) / (epochs - config.warmup_epochs)
+        return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
     if config.schedule == "step":
         return config.learning_rate * 0.1 ** sum(progress >= share * epochs for share in (0.3, 0.5, 0.9))
     return config.learning_rate
@@ -208,6 +217,14 @@ def _runner(network: Network, processes: Processes, device: torch.device, compil
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _write_config(out: Path, identity: dict[str, Any], session: dict[str, Any]) -> None:
+    """Write what is trained, and on what: `session` is added to those that brought the run to its first epoch."""
+    sessions: list[dict[str, Any]] = []
+    if session["from_epoch"]:
+        sessions = json.loads((out / "config.json").read_text(encoding="utf-8")).get("sessions", [])
+    write_json(out / "config.json", {**identity, "sessions": [*sessions, session]})
 
 
 def _write_metrics(out: Path, history: list[dict[str, Any]]) -> None:

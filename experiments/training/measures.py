@@ -1,5 +1,6 @@
 """What is measured of a network during training, in evaluation mode."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -16,8 +17,6 @@ from experiments.training.config import TrainConfig
 
 _PROBE = 2560
 _BATCH = 500
-_LAM = (0.5, 0.7, 0.9)
-_HALF_WINDOW = 0.05
 
 
 @torch.no_grad()
@@ -31,11 +30,12 @@ def logits_of(network: nn.Module, images: UInt8[Tensor, "N C H W"], data: ImageD
 def measure(network: Network, config: TrainConfig, data: ImageData) -> dict[str, Any]:
     """Return the figures of one epoch, of the network in evaluation mode; its mode is left as it was.
 
-    test_accuracy, test_ece, test_nll: on unmixed test images. nc1 to nc4: of same-class features of training images,
-    mixed as in training. etf_error, multiplier: of the classifier. beta, slope, r2, r2_line: fitted to mixed training
-    images, see `ufm.compare`. beta_fit_free: from the classifier, None where weight decay does not imply one. width_50,
-    depth_50 and so on: of the channel near lambda 0.5, 0.7 and 0.9, measured; predicted_width_50 and so on: by the
-    closed form at the fitted beta, on the same samples.
+    test_accuracy, test_ece, test_nll: on unmixed test images. The others are left out where the network has collapsed
+    to one point. nc1 to nc4: of same-class features of training images, mixed (manifold mixup's as images). etf_error,
+    multiplier: of the classifier. beta, slope, r2, r2_line: fitted to mixed training images, see `ufm.compare`.
+    beta_fit_free: from the classifier, None where weight decay does not imply one. width_50, depth_50 and so on: of the
+    channel near lambda 0.5, 0.7 and 0.9 (`ufm.channel_points`), measured; predicted_width_50 and so on: by the closed
+    form at the fitted beta, on the same samples.
     """
     training = network.training
     network.eval()
@@ -46,14 +46,21 @@ def measure(network: Network, config: TrainConfig, data: ImageData) -> dict[str,
         same = _record(network, config, data, True)
     finally:
         network.train(training)
+    figures = {"test_accuracy": test.accuracy, "test_ece": test.ece, "test_nll": test.nll}
+    try:
+        return figures | _theory(config, data, mixed, same)
+    except ValueError:
+        # A classifier or features that have collapsed to one point have no nearest ETF; training goes on.
+        return figures
+
+
+def _theory(
+    config: TrainConfig, data: ImageData, mixed: ufm.Activations, same: ufm.Activations
+) -> dict[str, float | None]:
     comparison = ufm.compare(mixed, config.law(data.num_classes), weight_decay=config.classifier_decay, solver=False)
-    collapse = ufm.neural_collapse(same.features, same.class_a, same.classifier, same.bias)
     closed, line = comparison.score("closed form"), comparison.score("straight line")
-    return {
-        "test_accuracy": test.accuracy,
-        "test_ece": test.ece,
-        "test_nll": test.nll,
-        **asdict(collapse),
+    figures = {
+        **asdict(ufm.neural_collapse(same.features, same.class_a, same.classifier, same.bias)),
         "etf_error": comparison.etf_error,
         "multiplier": comparison.multiplier,
         "beta": comparison.beta,
@@ -61,8 +68,15 @@ def measure(network: Network, config: TrainConfig, data: ImageData) -> dict[str,
         "slope": comparison.slope,
         "r2": closed.r2,
         "r2_line": line.r2,
-        **channel_at(mixed, comparison.beta),
     }
+    predicted = torch.as_tensor(ufm.prox_logsumexp(mixed.labels, comparison.beta).logits)
+    for prefix, logits in (("", mixed.logits), ("predicted_", predicted)):
+        points = ufm.channel_points(logits, mixed.class_a, mixed.class_b, mixed.lam)
+        for i, lam in enumerate(points.lam):
+            at = f"{100 * lam:.0f}"
+            figures |= {f"{prefix}width_{at}": points.width[i], f"{prefix}depth_{at}": points.depth[i]}
+    # JSON has no NaN, which stands for "no sample there".
+    return {name: None if value is None or math.isnan(value) else float(value) for name, value in figures.items()}
 
 
 def _record(network: Network, config: TrainConfig, data: ImageData, same_class: bool | None) -> ufm.Activations:
@@ -72,27 +86,3 @@ def _record(network: Network, config: TrainConfig, data: ImageData, same_class: 
         data, mixing, _PROBE, seed=config.seed, same_class=same_class, batch_size=512, device=device
     )
     return ufm.record(network, batches, classifier="head")
-
-
-def channel_at(activations: ufm.Activations, beta: float) -> dict[str, float | None]:
-    """Return width and depth of the channel near three lambdas, measured and predicted; None where no sample is.
-
-    Each is the mean over different-class samples whose larger weight is within 0.05 of the lambda.
-    """
-    a, b, lam = activations.class_a, activations.class_b, activations.lam.double()
-    predicted = torch.as_tensor(ufm.prox_logsumexp(activations.labels, beta).logits)
-    figures: dict[str, float | None] = {}
-    major = torch.maximum(lam, 1 - lam)
-    for at in _LAM:
-        near = ((major - at).abs() <= _HALF_WINDOW) & (a != b)
-        for prefix, logits in (("", activations.logits.double()), ("predicted_", predicted)):
-            for name in ("width", "depth"):
-                figures[f"{prefix}{name}_{round(100 * at)}"] = None
-            if bool(near.any()):
-                first, second = torch.where(lam >= 0.5, a, b)[near], torch.where(lam >= 0.5, b, a)[near]
-                z = logits[near]
-                za, zb = (z.gather(1, k[:, None])[:, 0] for k in (first, second))
-                rest = (z.sum(1) - za - zb) / (z.shape[1] - 2)
-                figures[f"{prefix}width_{round(100 * at)}"] = (za - zb).mean().item()
-                figures[f"{prefix}depth_{round(100 * at)}"] = ((za + zb) / 2 - rest).mean().item()
-    return figures

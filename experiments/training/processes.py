@@ -54,7 +54,11 @@ def local_device(device: str) -> torch.device:
     if device == "cuda":
         if not torch.cuda.is_available():
             raise ValueError("device: got 'cuda' without a CUDA GPU, expected cpu or auto")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if rank >= count:
+            raise ValueError(f"device: got {count} CUDA GPUs for process {rank} of this machine, expected one each")
+        torch.cuda.set_device(rank)
+        return torch.device("cuda", rank)
     if device != "cpu":
         raise ValueError(f"device: got {device!r}, expected auto, cpu or cuda")
     return torch.device("cpu")

@@ -56,7 +56,13 @@ class Compare:
             print(to_csv(rows), end="")
         elif self.json:
             everything = [
-                {"file": file, "description": description, **asdict(comparison), "layers": layers}
+                {
+                    "file": file,
+                    "description": description,
+                    **asdict(comparison),
+                    "table": comparison.table(),
+                    "layers": layers,
+                }
                 for file, (description, comparison, layers) in compared.items()
             ]
             print_json(everything[0] if len(everything) == 1 else everything)
