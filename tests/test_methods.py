@@ -234,13 +234,16 @@ def test_nan_targets_and_zero_penalties_are_refused():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_ctrl_c_returns_the_best_point_so_far(method: str):
+    # Newton's method first goes through subsets of the targets, which takes a second here, before it has a point.
     program = f"""
         import os, signal, threading, torch, ufm
         torch.set_num_threads(1)
         problem = ufm.UFM(ufm.Mixup(30).targets(16), 40, 1e-5, 1e-5)
         ufm.solve(problem, "{method}", max_iter=1)
-        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer({5.0 if method == "newton" else 1.0}, os.kill, (os.getpid(), signal.SIGINT)).start()
         solution = ufm.solve(problem, "{method}", tol=1e-300, max_iter=10**7)
+        # Where the solve ended by itself, the signal is still to come.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         objective = solution.history.objective
         print(solution.message.name, solution.converged, objective[-1] <= objective[0])
     """
@@ -248,7 +251,7 @@ def test_ctrl_c_returns_the_best_point_so_far(method: str):
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=120, check=False
     )
     message, converged, lower = done.stdout.split()
-    # Newton's method may reach the rounding level within the second, and says so.
+    # Newton's method may reach the rounding level before, and says so.
     assert message in ({"INTERRUPTED", "STALLED"} if method == "newton" else {"INTERRUPTED"}), done.stderr
     assert (converged, lower) == ("False", "True")
 

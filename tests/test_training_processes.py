@@ -89,5 +89,12 @@ def test_devices_are_named(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValueError, match="^device: got 'mps'"):
         processes.local_device("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert processes.local_device("auto") == torch.device("cuda", 3)
+    assert chosen == [3]
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(ValueError, match="^device: got 4 CUDA GPUs for process 4"):
+        processes.local_device("auto")

@@ -81,15 +81,16 @@ def train(
     if processes.total(len(history)) != processes.count * len(history):
         raise ValueError(f"out: got {str(out)!r}, expected a folder with one checkpoint that all processes see")
     end = config.epochs if stop_after is None else min(stop_after, config.epochs)
-    if processes.rank == 0 and end > len(history):
-        session = {
-            "from_epoch": len(history),
-            "device": _device_name(target),
-            "processes": processes.count,
-            "threads": torch.get_num_threads(),
-            "compiled": compiled,
-        }
-        _write_config(out, identity, session)
+    if processes.rank == 0:
+        if end > len(history):
+            session = {
+                "from_epoch": len(history),
+                "device": _device_name(target),
+                "processes": processes.count,
+                "threads": torch.get_num_threads(),
+                "compiled": compiled,
+            }
+            _write_config(out, identity, session)
         _write_metrics(out, history)
 
     loop = _Loop(config, data, state, processes, _runner(network, processes, target, compiled), target)
