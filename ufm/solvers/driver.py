@@ -63,9 +63,9 @@ def solve(
     0 records the first and last only. progress: show a progress bar on the terminal.
 
     A solve that does not converge returns its best point with `converged` False and the reason in `message`; Ctrl-C
-    likewise once there is a first iterate, but for a distributed solve, which it ends. Raises ValueError for an unknown method, arguments out of
-    range or a combination that the method does not support; RuntimeError if another process of a distributed solve
-    ends.
+    likewise once there is a first iterate, but for a distributed solve, which it ends. Raises ValueError for an unknown
+    method, arguments out of range or a combination that the method does not support; RuntimeError if another process of
+    a distributed solve ends.
     """
     chosen = _method(method)
     if dtype not in (torch.float32, torch.float64):
