@@ -5,8 +5,8 @@
 For each run, recorded first where it is not yet: comparison.json (everything), comparison.csv (a row per mode and
 prediction), calibration.json, and summary.safetensors, some of the recorded samples with their features in coordinates
 of the classifier's row space, which `ufm compare` takes too. They go into the run's folder, or with --out, together
-with config.json and metrics.jsonl, into a folder of the run's name there. Exit status: 0; 2 for bad arguments; 130 if
-interrupted.
+with config.json and metrics.jsonl, into a folder of the run's name there. Exit status: 0; 1 if the GPU failed; 2 for
+bad arguments; 130 if interrupted.
 """
 
 import shutil
@@ -26,7 +26,7 @@ from experiments.training.measures import logits_of
 from experiments.training.processes import local_device
 from experiments.training.run import TrainedRun, read_run
 from ufm.arrays import check_integer
-from ufm.console import parse
+from ufm.console import run_command
 from ufm.storage import write_csv, write_json
 
 _SUMMARY_SAMPLES = 3000
@@ -149,17 +149,7 @@ class Compare:
 
 def main() -> int:
     """Run the command line and return its exit status."""
-    try:
-        return parse(Compare, prog="python -m experiments.compare", description=__doc__).run()
-    except (ValueError, OSError) as error:
-        print(f"experiments.compare: error: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        print(f"experiments.compare: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("experiments.compare: interrupted", file=sys.stderr)
-        return 130
+    return run_command(Compare, prog="python -m experiments.compare", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python -m experiments.record runs/fashion-mixup [runs/...] [--samples 10000] [--modes eval train]
 
 Writes activations_eval.safetensors and so on into each run's folder: `ufm compare` takes them, and any safetensors
-reader opens them. Exit status: 0; 1 if the
-GPU failed; 2 for bad arguments; 130 if interrupted.
+reader opens them. Exit status: 0; 1 if the GPU failed; 2 for bad arguments; 130 if
+interrupted.
 """
 
 import sys
@@ -21,7 +21,7 @@ from experiments.networks import Network
 from experiments.training.processes import local_device
 from experiments.training.run import TrainedRun, read_run
 from ufm.arrays import check_choice, check_integer
-from ufm.console import parse
+from ufm.console import run_command
 
 _MODES = ("eval", "train")
 
@@ -155,17 +155,7 @@ class Record:
 
 def main() -> int:
     """Run the command line and return its exit status."""
-    try:
-        return parse(Record, prog="python -m experiments.record", description=__doc__).run()
-    except (ValueError, OSError) as error:
-        print(f"experiments.record: error: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        print(f"experiments.record: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("experiments.record: interrupted", file=sys.stderr)
-        return 130
+    return run_command(Record, prog="python -m experiments.record", description=__doc__)
 
 
 if __name__ == "__main__":

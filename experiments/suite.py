@@ -27,7 +27,7 @@ from experiments.training import TrainConfig, train
 from experiments.training.config import from_plain, to_plain
 from experiments.training.run import read_run
 from ufm.arrays import check_choice, check_integer
-from ufm.console import parse
+from ufm.console import run_command
 
 SUITE = Path(__file__).with_name("suite.toml")
 
@@ -161,17 +161,12 @@ Command = Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Compare, t
 
 def main() -> int:
     """Run the command line and return its exit status."""
-    try:
-        return parse(Command, prog="python -m experiments.suite", description=__doc__).run()
-    except (ValueError, OSError) as error:
-        print(f"experiments.suite: error: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        print(f"experiments.suite: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("experiments.suite: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    return run_command(
+        Command,
+        prog="python -m experiments.suite",
+        description=__doc__,
+        interrupted="interrupted; the same command goes on",
+    )
 
 
 if __name__ == "__main__":

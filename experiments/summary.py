@@ -13,7 +13,7 @@ from typing import Any
 import tyro
 
 from experiments.training.run import TrainedRun, read_run
-from ufm.console import parse
+from ufm.console import run_command
 from ufm.storage import atomic_path
 
 _PREDICTIONS = ("closed form", "own classifier", "straight line", "fit-free")
@@ -214,11 +214,7 @@ def page(folders: Sequence[Path]) -> str:
 
 def main() -> int:
     """Run the command line and return its exit status."""
-    try:
-        return parse(Summary, prog="python -m experiments.summary", description=__doc__).run()
-    except (ValueError, OSError) as error:
-        print(f"experiments.summary: error: {error}", file=sys.stderr)
-        return 2
+    return run_command(Summary, prog="python -m experiments.summary", description=__doc__)
 
 
 if __name__ == "__main__":

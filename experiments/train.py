@@ -4,7 +4,7 @@
     torchrun --nproc-per-node 2 -m experiments.train --data digits
 
 Everything goes to runs/<id>/: config.json, metrics.jsonl (a line an epoch), checkpoint.safetensors. Exit status: 0;
-2 for bad arguments; 130 if interrupted.
+1 if another process or the GPU failed; 2 for bad arguments; 130 if interrupted.
 """
 
 import sys
@@ -18,7 +18,7 @@ import tyro
 from experiments.data import load_data
 from experiments.training import TrainConfig, train
 from ufm.arrays import check_integer
-from ufm.console import parse
+from ufm.console import run_command
 from ufm.solvers.reduced import is_first_process
 
 
@@ -59,17 +59,12 @@ class Train:
 
 def main() -> int:
     """Run the command line and return its exit status."""
-    try:
-        return parse(Train, prog="python -m experiments.train", description=__doc__).run()
-    except (ValueError, OSError) as error:
-        print(f"experiments.train: error: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        print(f"experiments.train: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("experiments.train: interrupted; the same command goes on from the last epoch", file=sys.stderr)
-        return 130
+    return run_command(
+        Train,
+        prog="python -m experiments.train",
+        description=__doc__,
+        interrupted="interrupted; the same command goes on from the last epoch",
+    )
 
 
 if __name__ == "__main__":

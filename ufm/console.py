@@ -1,8 +1,9 @@
-"""Parsing of command lines: tyro's, with every complaint on one line."""
+"""Command lines: parsed by tyro, with every complaint on one line, and run with an exit status."""
 
 import contextlib
 import io
 import itertools
+import sys
 from typing import Any
 
 import tyro
@@ -26,3 +27,23 @@ def parse(form: Any, *, prog: str, description: str | None = None, args: list[st
         said = itertools.takewhile(lambda line: not line.startswith(("──", "╰")), lines)
         message = " ".join(said).removeprefix("Value error: ")
         raise ValueError(f"{message} (see --help)") from end
+
+
+def run_command(form: Any, *, prog: str, description: str | None = None, interrupted: str = "interrupted") -> int:
+    """Parse the process's command line as `form`, call its `run()` and return the exit status.
+
+    2, with one line on standard error, for bad input; 1 if a process or a device failed; 130, saying `interrupted`, for
+    Ctrl-C; else what `run()` returns.
+    """
+    name = prog.removeprefix("python -m ")
+    try:
+        return parse(form, prog=prog, description=description).run()
+    except (ValueError, OSError) as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: {interrupted}", file=sys.stderr)
+        return 130
