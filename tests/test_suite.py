@@ -234,11 +234,10 @@ def test_failures_are_told_and_counted(capsys: pytest.CaptureFixture[str], jobs:
 
 
 def test_a_bad_suite_ends_with_status_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def refuse(*_: object, **__: object) -> None:
-        raise ValueError("file: got nothing")
-
-    monkeypatch.setattr(suite, "parse", refuse)
+    monkeypatch.setattr("sys.argv", ["suite", "train", "--file", "nowhere.toml"])
     assert suite.main() == 2
-    assert capsys.readouterr().err == "experiments.suite: error: file: got nothing\n"
+    error = capsys.readouterr().err
+    assert error.startswith("experiments.suite: error: file: got 'nowhere.toml'")
+    assert error.count("\n") == 1
     assert SUITE.is_file()
     assert torch.get_num_threads() == 1

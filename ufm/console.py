@@ -22,11 +22,15 @@ def parse(form: Any, *, prog: str, description: str | None = None, args: list[st
     except SystemExit as end:
         if not end.code:
             raise
-        # The parser draws a box: up to the first rule inside it is the complaint, the rest is help.
+        # The parser draws a box, or two rules where it cannot: up to the next rule is the complaint, the rest is help.
         lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()[1:]]
-        said = itertools.takewhile(lambda line: not line.startswith(("──", "╰")), lines)
+        said = itertools.takewhile(lambda line: not _is_rule(line), itertools.dropwhile(_is_rule, lines))
         message = " ".join(said).removeprefix("Value error: ")
         raise ValueError(f"{message} (see --help)") from end
+
+
+def _is_rule(line: str) -> bool:
+    return bool(line) and set(line) <= set("─-╰╯")
 
 
 def run_command(form: Any, *, prog: str, description: str | None = None, interrupted: str = "interrupted") -> int:
