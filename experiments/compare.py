@@ -27,6 +27,7 @@ from experiments.training.processes import local_device
 from experiments.training.run import TrainedRun, read_run
 from ufm.arrays import check_integer
 from ufm.console import run_command
+from ufm.predictions import Head
 from ufm.storage import write_csv, write_json
 
 _SUMMARY_SAMPLES = 3000
@@ -100,10 +101,8 @@ def summarise(activations: ufm.Activations, samples: int = _SUMMARY_SAMPLES) -> 
     An isometry on that space, so that all differences of logits are as recorded; what is outside of it, which the
     theory has nothing of, is left out, so that angles and lengths are those of the projected features.
     """
-    rows = activations.classifier.double()
-    centre = rows.mean(0)
-    _, s, vh = torch.linalg.svd(rows - centre, full_matrices=False)
-    basis = vh[s > 1e-10 * s[0]].T
+    head = Head(activations.classifier, activations.bias)
+    basis, centre = head.basis, activations.classifier.double().mean(0)
     few = slice(samples)
     features = activations.features[few].double()
     return replace(
@@ -114,7 +113,7 @@ def summarise(activations: ufm.Activations, samples: int = _SUMMARY_SAMPLES) -> 
         class_a=activations.class_a[few],
         class_b=activations.class_b[few],
         lam=activations.lam[few],
-        classifier=((rows - centre) @ basis).float(),
+        classifier=(head.rows @ basis).float(),
         layers={},
         description=activations.description | {"features": "in coordinates of the classifier's row space"},
     )

@@ -87,7 +87,7 @@ def record_network(run: TrainedRun, network: Network, data: ImageData, recording
             split=recording.split,
             # BatchNorm's batch statistics in train mode are those of the batches that it was trained with.
             batch_size=run.config.batch_size,
-            device=device_of(network),
+            device=network.device,
         )
         ufm.record(
             network,
@@ -100,11 +100,6 @@ def record_network(run: TrainedRun, network: Network, data: ImageData, recording
             description=recording.describe(run),
         )
     return written
-
-
-def device_of(network: Network) -> torch.device:
-    """Return the device that the network is on."""
-    return network.head.weight.device
 
 
 def stage_names(network: Network) -> list[str]:
@@ -122,7 +117,7 @@ def interpolation(
     layers = stage_names(network)
     recorded = []
     for which in ("mixed", "first", "second"):
-        batches = mixed_batches(data, mixing, samples, seed=seed, show=which, device=device_of(network))
+        batches = mixed_batches(data, mixing, samples, seed=seed, show=which, device=network.device)
         recorded.append(ufm.record(network, batches, classifier="head", layers=layers, pool=True))
     mixed, first, second = recorded
     found = {

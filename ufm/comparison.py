@@ -232,9 +232,7 @@ def _collapse(activations: Activations, head: Head) -> Collapse | None:
 
 
 def _in_plane(features: Float[Tensor, "N d"], head: Head) -> float:
-    _, s, vh = torch.linalg.svd(head.rows, full_matrices=False)
-    basis = vh[s > 1e-10 * s[0]]
-    return ((features @ basis.T).square().sum() / features.square().sum()).item()
+    return ((features @ head.basis).square().sum() / features.square().sum()).item()
 
 
 def _score(

@@ -62,6 +62,12 @@ class Head:
         return self.multiplier**2 * K / ((K - 1) * beta)
 
     @property
+    def basis(self) -> Float[Tensor, "d r"]:
+        """An orthonormal basis of the rows' span, in which all predicted features lie."""
+        _, s, vh = torch.linalg.svd(self.rows, full_matrices=False)
+        return vh[s > 1e-10 * s[0]].T
+
+    @property
     def etf_rows(self) -> Float[Tensor, "K d"]:
         """The nearest ETF, at the classifier's size: its own multiplier is smaller unless the classifier is an ETF."""
         return torch.as_tensor(self.etf.classifier) * (self.multiplier / self.etf.multiplier)

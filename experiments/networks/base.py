@@ -24,6 +24,11 @@ class Network(nn.Module):
         self.stages = nn.Sequential(OrderedDict(stages))
         self.head = head
 
+    @property
+    def device(self) -> torch.device:
+        """The device that the network is on."""
+        return self.head.weight.device
+
     def features(self, images: Float[Tensor, "n C H W"]) -> Float[Tensor, "n d"]:
         """Return the last-layer features."""
         return self.stages(images)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 import ufm
 from experiments.data import ImageData
@@ -20,10 +20,9 @@ _BATCH = 500
 
 
 @torch.no_grad()
-def logits_of(network: nn.Module, images: UInt8[Tensor, "N C H W"], data: ImageData) -> Float[Tensor, "N K"]:
+def logits_of(network: Network, images: UInt8[Tensor, "N C H W"], data: ImageData) -> Float[Tensor, "N K"]:
     """Return the logits of unmixed images, in the mode that the network is in; on the CPU."""
-    device = next(network.parameters()).device
-    rows = [network(data.standardise(batch.to(device))).float().cpu() for batch in images.split(_BATCH)]
+    rows = [network(data.standardise(batch.to(network.device))).float().cpu() for batch in images.split(_BATCH)]
     return torch.cat(rows)
 
 
@@ -80,9 +79,8 @@ def _theory(
 
 
 def _record(network: Network, config: TrainConfig, data: ImageData, same_class: bool | None) -> ufm.Activations:
-    device = next(network.parameters()).device
     mixing = config.mixing if same_class else config.evaluation_mixing()
     batches: Iterator[ufm.MixedBatch] = mixed_batches(
-        data, mixing, _PROBE, seed=config.seed, same_class=same_class, batch_size=512, device=device
+        data, mixing, _PROBE, seed=config.seed, same_class=same_class, batch_size=512, device=network.device
     )
     return ufm.record(network, batches, classifier="head")
