@@ -1,0 +1,85 @@
+"""Reliability diagrams: accuracy against confidence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ufm.plotting.style import CLOSED_FORM, DOUBLE_COLUMN, SINGLE_COLUMN, SOLVER, style
+from ufm.reliability import ReliabilityCurve
+
+_ENOUGH = 10
+
+
+@dataclass(frozen=True)
+class ReliabilityPanel:
+    """One diagram: title, curve before and, or None, after temperature scaling, a note written into it."""
+
+    title: str
+    before: ReliabilityCurve
+    after: ReliabilityCurve | None = None
+    note: str = ""
+
+
+def reliability_figure(panels: Sequence[ReliabilityPanel], *, columns: int | None = None) -> Figure:
+    """Return reliability diagrams in rows of `columns`, by default one row; a marker's area tells its bin's samples.
+
+    Bins of fewer than 10 samples are faint and not joined to the others: their accuracy is mostly chance. Raises
+    ValueError if there is no panel.
+    """
+    if not panels:
+        raise ValueError("panels: got none, expected at least one")
+    count = columns or len(panels)
+    rows = -(-len(panels) // count)
+    with style():
+        width = SINGLE_COLUMN if count == 1 else DOUBLE_COLUMN
+        figure = Figure(figsize=(width, rows * min(width / count, 2.6) + 0.6))
+        axes = figure.subplots(rows, count, squeeze=False, sharex=True, sharey=True)
+        for axis, panel in zip(axes.flat, panels, strict=False):
+            _draw(axis, panel)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_visible(False)
+        for axis in axes[-1]:
+            axis.set_xlabel("confidence")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("accuracy")
+        legend = figure.legend(
+            *axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=1 if count == 1 else 3
+        )
+        # The first bin drawn gives the legend its marker; its size means nothing there.
+        for handle in legend.legend_handles:
+            if hasattr(handle, "set_sizes"):
+                handle.set_sizes([20])  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+        return figure
+
+
+def _draw(axis: Axes, panel: ReliabilityPanel) -> None:
+    axis.plot([0, 1], [0, 1], ":", color="0.5", linewidth=0.8, label="calibrated")
+    for curve, colour, marker, dashes, label in (
+        (panel.before, SOLVER, "o", "-", "as trained"),
+        (panel.after, CLOSED_FORM, "s", "--", "after temperature scaling"),
+    ):
+        if curve is None:
+            continue
+        confidence, accuracy, count = (np.asarray(x, float) for x in (curve.confidence, curve.accuracy, curve.count))
+        enough = count >= _ENOUGH
+        axis.plot(confidence[enough], accuracy[enough], dashes, color=colour, linewidth=0.9)
+        area = 6 + 60 * count / count.sum()
+        face = colour if marker == "o" else "none"
+        for bins, alpha in ((~enough & (count > 0), 0.25), (enough, 1)):
+            axis.scatter(
+                confidence[bins],
+                accuracy[bins],
+                s=area[bins],
+                marker=marker,
+                color=colour,
+                facecolors=face,
+                linewidths=0.8,
+                alpha=alpha,
+                label=label if alpha == 1 else None,
+                clip_on=False,
+            )
+    axis.set(title=panel.title, xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal")
+    axis.text(0.04, 0.97, panel.note, transform=axis.transAxes, va="top", fontsize=6.5, linespacing=1.3)

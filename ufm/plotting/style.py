@@ -1,0 +1,44 @@
+"""What all figures share: sizes, colours, the scale of lambda."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import matplotlib.style as mpl_style
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+# Widths of a journal's single and double column, in inches.
+SINGLE_COLUMN = 84 / 25.4
+DOUBLE_COLUMN = 174 / 25.4
+
+# Okabe and Ito's palette: told apart in print and by colour-blind readers. Where a figure has several series of a kind,
+# they differ in marker or dashes too, so that none is lost in grey.
+NETWORK, CLOSED_FORM, SOLVER, RIVAL = "#000000", "#0072B2", "#D55E00", "#009E73"
+PALETTE = (CLOSED_FORM, SOLVER, RIVAL, NETWORK, "#CC79A7", "#E69F00", "#56B4E9", "0.5")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":")
+
+# Lightness rises along the map, so that lambda can be read in grey and without colour vision.
+LAMBDA_MAP = "viridis"
+
+
+def style() -> AbstractContextManager:
+    """Return the context in which the project's figures are drawn and saved."""
+    return mpl_style.context(Path(__file__).with_name("ufm.mplstyle"))
+
+
+def lambda_bar(
+    figure: Figure, label: str, *, axes: Sequence[Axes] = (), place: tuple[float, float, float, float] | None = None
+) -> Colorbar:
+    """Add the colour scale of lambda, from 0 to 1: below the axes, or at a place (left, bottom, width, height)."""
+    mappable = ScalarMappable(Normalize(0, 1), LAMBDA_MAP)
+    if place is None:
+        bar = figure.colorbar(mappable, ax=list(axes), location="bottom", shrink=0.45, aspect=30, pad=0.03)
+    else:
+        bar = figure.colorbar(mappable, cax=figure.add_axes(place), orientation="horizontal")
+    bar.set_label(label)
+    return bar
