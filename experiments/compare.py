@@ -3,8 +3,9 @@
     python -m experiments.compare runs/fashion-mixup [runs/...] [--out experiments/results/networks]
 
 For each run, recorded first where it is not yet: comparison.json (everything), comparison.csv (a row per mode and
-prediction), calibration.json, and summary.safetensors, some of the recorded samples with their features in coordinates
-of the classifier's row space, which `ufm compare` takes too. They go into the run's folder, or with --out, together
+prediction), calibration.json, summary.safetensors, some of the recorded samples with their features in coordinates of
+the classifier's row space, which `ufm compare` takes too, and layers.safetensors, the outputs of every layer for three
+classes in the plane of their means. They go into the run's folder, or with --out, together
 with config.json and metrics.jsonl, into a folder of the run's name there. Exit status: 0; 1 if the GPU failed; 2 for
 bad arguments; 130 if interrupted.
 """
@@ -15,8 +16,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
+from safetensors.numpy import save_file
 
 import ufm
 from experiments.data import ImageData
@@ -28,10 +31,11 @@ from experiments.training.run import TrainedRun, read_run
 from ufm.arrays import check_integer
 from ufm.console import run_command
 from ufm.predictions import Head
-from ufm.storage import write_csv, write_json
+from ufm.storage import atomic_path, write_csv, write_json
 
 _SUMMARY_SAMPLES = 3000
 _RESAMPLES = 200
+_PLANE_SAMPLES = 500
 
 
 def compare_run(run: TrainedRun, recording: Recording, out: Path) -> dict[str, ufm.Comparison]:
@@ -62,6 +66,8 @@ def compare_run(run: TrainedRun, recording: Recording, out: Path) -> dict[str, u
     write_csv(out / "comparison.csv", rows)
     write_json(out / "calibration.json", calibration(network, data, recorded, comparisons))
     summarise(first).save(out / "summary.safetensors")
+    with atomic_path(out / "layers.safetensors") as temporary:
+        save_file(layer_planes(first), temporary)
     if out.resolve() != run.folder.resolve():
         for name in ("config.json", "metrics.jsonl"):
             shutil.copyfile(run.folder / name, out / name)
@@ -117,6 +123,32 @@ def summarise(activations: ufm.Activations, samples: int = _SUMMARY_SAMPLES) -> 
         layers={},
         description=activations.description | {"features": "in coordinates of the classifier's row space"},
     )
+
+
+def layer_planes(
+    activations: ufm.Activations, classes: tuple[int, int, int] = (0, 1, 2), samples: int = _PLANE_SAMPLES
+) -> dict[str, np.ndarray]:
+    """Return each layer's outputs for samples of three classes in the plane of its same-class means, as arrays.
+
+    class_a, class_b, lam (n,): of the first `samples` samples whose classes are among the three. <layer>.points (n, 2):
+    their outputs. <layer>.rows (3, 2): the classes' means over all same-class samples. A layer whose three means lie on
+    a line is left out.
+    """
+    three = torch.tensor(classes)
+    among = (torch.isin(activations.class_a, three) & torch.isin(activations.class_b, three)).nonzero()[:, 0]
+    chosen = among[:samples]
+    arrays = {name: getattr(activations, name)[chosen].numpy() for name in ("class_a", "class_b", "lam")}
+    for name, output in {**activations.layers, "features": activations.features}.items():
+        h = output.reshape(len(output), -1).double()
+        own = [(activations.class_a == k) & (activations.class_b == k) for k in classes]
+        means = torch.stack([h[rows].mean(0) for rows in own])
+        try:
+            plane = ufm.classifier_plane(means)
+        except ValueError:
+            continue
+        arrays[f"{name}.points"] = np.asarray(plane.project(h[chosen]), np.float32)
+        arrays[f"{name}.rows"] = np.asarray(plane.project(means), np.float32)
+    return arrays
 
 
 @dataclass(frozen=True)

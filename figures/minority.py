@@ -1,34 +1,23 @@
-"""Minority collapse against imbalance, with and without mixup: `python -m figures.minority [--sweep FILE]`."""
+"""Minority collapse against imbalance, with and without mixup."""
 
 import json
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from figures.sweeps import main
+from figures.drawing import Drawing, script
 from ufm.plotting import CLOSED_FORM, NETWORK, RIVAL, SINGLE_COLUMN, SOLVER, style
 
 _COLOURS = (NETWORK, CLOSED_FORM, SOLVER, RIVAL)
 _MARKERS = "osD^"
 
 
-@dataclass(frozen=True)
-class Config:
-    """Which result to draw, and where to."""
-
-    sweep: str = "experiments/results/minority/minority.json"
-    """file written by `python -m experiments.minority`"""
-    out: str = "figures/output"
-    """folder for the PNG and PDF files"""
-
-
-def draw(result: Path) -> Figure:
+def draw(results: Path) -> Drawing:
     """Return the cosine between rare classifier rows against the ratio, for the largest penalties of the result."""
-    if not result.is_file():
-        raise ValueError(f"sweep: got {str(result)!r}, which does not exist, expected a result of experiments.minority")
-    points = json.loads(result.read_text(encoding="utf-8"))["points"]
+    path = results / "minority" / "minority.json"
+    if not path.is_file():
+        raise ValueError(f"results: got {str(results)!r}, which has no minority/minority.json, expected it there")
+    points = json.loads(path.read_text(encoding="utf-8"))["points"]
     decay = max(point["decay"] for point in points)
     points = [point for point in points if point["decay"] == decay]
     with style():
@@ -45,8 +34,14 @@ def draw(result: Path) -> Figure:
         axis.set(xscale="log", xlabel="frequency of frequent over rare classes", ylabel="cosine between rare rows")
         axis.set_title(rf"$\lambda_W = \lambda_H = {decay:g}$")
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        return figure
+    caption = f"""
+        Cosine between the classifier rows of the rare classes at the certified optimum, against how many times as
+        frequent the frequent classes are; at 1 the rows coincide. Dotted: the ratio from which on the derivation
+        predicts it. Mixed labels inherit the imbalance, and bring the collapse on earlier. Data: {len(points)} direct
+        solves of experiments.minority, of which those at the larger penalties are drawn; K = 10, seed 0.
+    """
+    return Drawing(figure, "Minority collapse under mixup", caption)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Config, "minority", draw, __doc__))
+    script(__file__, __doc__)

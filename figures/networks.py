@@ -1,76 +1,132 @@
-"""Four trained networks in the plane of three classifier rows: `python -m figures.networks [--data fashion]`.
+"""The committed networks, as the figures take them."""
 
-Mixup, none, mixup with mean squared error, mixup with a fixed ETF: the committed samples of mixed training images, eval
-mode. Each panel is in units of the mean length of its same-class features in the plane.
-"""
-
-import sys
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 import ufm
-from figures import save
-from ufm.console import parse
-from ufm.plotting import PlanarPanel, planar_figure
+from experiments.summary import Result, read_result
+from ufm.plotting import PlanarPanel, planar_panel
 
-_TITLES = {"mixup": "mixup", "none": "not mixed", "mse": "mixup, squared error", "etf": "mixup, fixed ETF"}
+# The main runs of each data set are called <key>-mixup, -none, -mse and -etf.
+DATA = {"digits": "digits", "mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
+ARCHITECTURES = {"cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
+CLASSES = (0, 1, 2)
+
+# What is the same of all pictures of networks, for their captions.
+PROJECTION = (
+    "Features of classes 0, 1 and 2 (the first three, not chosen) projected orthogonally on the plane of their three "
+    "classifier rows; what is orthogonal to it is not seen. Dotted circle: mean length of the same-class features in "
+    "the plane, each panel's unit."
+)
 
 
 @dataclass(frozen=True)
-class Config:
-    """Which networks to draw, and where to."""
+class Shown:
+    """A committed network: its results, and its samples."""
 
-    data: str = "fashion"
-    """digits, mnist, fashion or cifar"""
-    classes: tuple[int, int, int] = (0, 1, 8)
-    """the three classes"""
-    results: str = "experiments/results/networks"
-    """folder with a folder per run"""
-    out: str = "figures/output"
-    """folder for the PNG and PDF files"""
+    result: Result
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.result.run.name
+
+    @property
+    def comparison(self) -> dict[str, Any]:
+        """The comparison in eval mode."""
+        return self.result.mode("eval")
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """Calibration on test images, and confidence against lambda."""
+        return self.result.calibration
+
+    @property
+    def kind(self) -> str:
+        """mixup, none, mse or etf."""
+        config = self.result.run.config
+        if config.network.etf_multiplier is not None:
+            return "etf"
+        if config.loss == "mean_squared_error":
+            return "mse"
+        return config.mixing.kind
+
+    @property
+    def data(self) -> str:
+        """The data set's name in print."""
+        return DATA[self.name.partition("-")[0]]
+
+    @property
+    def architecture(self) -> str:
+        """The architecture's name in print."""
+        return ARCHITECTURES[self.result.run.config.network.architecture]
+
+    @property
+    def activations(self) -> ufm.Activations:
+        """The committed samples of mixed training images in eval mode, in the classifier's row space."""
+        return ufm.load(self.result.run.folder / "summary.safetensors")
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """The samples' centred logits (N, K), in float64."""
+        some = self.activations
+        z = some.logits.double()
+        return z - z.mean(1, keepdim=True)
+
+    def curve(self, name: str) -> ufm.ChannelCurve:
+        """Return one of the comparison's channel curves."""
+        values = self.comparison["curves"][name]
+        return ufm.ChannelCurve(**{key: np.array(value, float) for key, value in values.items() if value is not None})
+
+    def panel(self, title: str) -> PlanarPanel:
+        """Return the samples of the first three classes in the plane of their classifier rows."""
+        some = self.activations
+        return planar_panel(
+            title, some.classifier, some.features, some.class_a, some.class_b, some.lam, CLASSES, scale=True
+        )
 
 
-def draw(results: Path, data: str, classes: tuple[int, int, int]) -> Figure:
-    """Return the picture of the four networks; raise ValueError if one has no results or classes do not fit."""
-    panels = [
-        _panel(title, ufm.load(results / f"{data}-{kind}" / "summary.safetensors"), classes)
-        for kind, title in _TITLES.items()
-    ]
-    return planar_figure(panels, tuple(map(str, classes)))
+def network(results: Path, name: str) -> Shown:
+    """Return a committed network; raise ValueError if it is not there."""
+    return Shown(_read(results / "networks" / name))
 
 
-def _panel(title: str, some: ufm.Activations, classes: tuple[int, int, int]) -> PlanarPanel:
-    K = len(some.classifier)
-    if len(set(classes)) != 3 or not all(0 <= k < K for k in classes):
-        raise ValueError(f"classes: got {classes}, expected three different ones in 0..{K - 1}")
-    three = torch.tensor(classes)
-    chosen = torch.isin(some.class_a, three) & torch.isin(some.class_b, three)
-    plane = ufm.classifier_plane(some.classifier[three].double())
-    points = np.asarray(plane.project(some.features[chosen].double()))
-    place = {k: i for i, k in enumerate(classes)}
-    a, b = (np.array([place[int(k)] for k in column[chosen]]) for column in (some.class_a, some.class_b))
-    lam, same = some.lam[chosen].numpy(), a == b
-    scale = float(np.linalg.norm(points[same], axis=1).mean())
-    # Cyclic order, so that each channel shows the whole scale once and no two pairs share a meaning.
-    weight = np.where((b - a) % 3 == 1, lam, 1 - lam)
-    rows = np.asarray(plane.project(some.classifier[three].double()))
-    return PlanarPanel(title, rows, points[~same] / scale, weight[~same], points[same] / scale)
+@cache
+def _read(folder: Path) -> Result:
+    return read_result(folder)
 
 
-def main() -> int:
-    """Draw the figure and print its path; return the exit status."""
-    try:
-        config = parse(Config, prog="python -m figures.networks", description=__doc__)
-        print(save(draw(Path(config.results), config.data, config.classes), "networks", Path(config.out)))
-    except ValueError as error:
-        print(f"figures.networks: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main_networks(results: Path, kind: str) -> dict[str, Shown]:
+    """Return the networks of one kind by the data set's name in print."""
+    return {title: network(results, f"{key}-{kind}") for key, title in DATA.items()}
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def all_networks(results: Path) -> list[Shown]:
+    """Return every committed network, in order of name; raise ValueError if there is none."""
+    if not (results / "networks").is_dir():
+        raise ValueError(f"results: got {str(results)!r} without a folder networks, expected one with a folder per run")
+    return [network(results, folder.name) for folder in sorted((results / "networks").iterdir()) if folder.is_dir()]
+
+
+def source(networks: Mapping[str, Shown]) -> str:
+    """Return the words for where networks' figures come from: data, mode, seed, runs."""
+    runs = [some.result.run for some in networks.values()]
+    seeds = ", ".join(dict.fromkeys(str(run.config.seed) for run in runs))
+    samples = {len(some.activations.lam) for some in networks.values()}
+    some = f"{min(samples):,}" if len(samples) == 1 else f"{min(samples):,} to {max(samples):,}"
+    names = ", ".join(dict.fromkeys(run.name for run in runs))
+    return (
+        f"Data: {some} committed samples of mixed training images of each run, eval mode, seed {seeds}; runs {names}."
+    )
+
+
+def log_grid(start: float, end: float, points: int = 200) -> np.ndarray:
+    """Return points evenly spaced in the logarithm."""
+    return np.logspace(math.log10(start), math.log10(end), points)

@@ -1,15 +1,9 @@
-"""What the figures of sweeps share: reading a sweep's folder, and drawing one from the command line."""
+"""What the figures of sweeps share: reading a sweep's folder, and the words for its methods."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from experiments.sweeps.summary import read_sweep
-from figures import save
-from ufm.console import parse
 
 _TITLES = {"lbfgs": "L-BFGS", "gradient_descent": "gradient descent", "adam": "Adam", "newton": "Newton"}
 
@@ -35,14 +29,3 @@ def title(spelling: str) -> str:
         elif not (spelling.startswith("momentum") and word == "momentum"):
             words.append(f"{word} {value}")
     return ", ".join(words)
-
-
-def main(form: type, name: str, draw: Callable[[Path], Figure], description: str | None) -> int:
-    """Draw one figure, as the command line says (`sweep` and `out`), print its path and return the exit status."""
-    try:
-        config = parse(form, prog=f"python -m figures.{name}", description=description)
-        print(save(draw(Path(config.sweep)), name, Path(config.out)))
-    except ValueError as error:
-        print(f"figures.{name}: error: {error}", file=sys.stderr)
-        return 2
-    return 0

@@ -1,6 +1,6 @@
 """One function per kind of plot: results in, a matplotlib Figure out; no files, no global state."""
 
-from ufm.plotting.channel import Line, channel_figure, confidence_figure
+from ufm.plotting.channel import DEPTH_LABEL, LAMBDA_LABEL, WIDTH_LABEL, Line, channel_figure, confidence_figure
 from ufm.plotting.pairs import PairPanel, pair_figure
 from ufm.plotting.planar import PlanarPanel, planar_figure, planar_panel, projected_panel
 from ufm.plotting.reliability import ReliabilityPanel, reliability_figure
@@ -23,7 +23,9 @@ from ufm.plotting.training import convergence_figure
 __all__ = [
     "CLOSED_FORM",
     "DASHES",
+    "DEPTH_LABEL",
     "DOUBLE_COLUMN",
+    "LAMBDA_LABEL",
     "LAMBDA_MAP",
     "Line",
     "MARKERS",
@@ -35,6 +37,7 @@ __all__ = [
     "ReliabilityPanel",
     "SINGLE_COLUMN",
     "SOLVER",
+    "WIDTH_LABEL",
     "channel_figure",
     "confidence_figure",
     "convergence_figure",

@@ -8,10 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 from ufm.arrays import Array, to_tensor
 from ufm.etf import classifier_plane
 from ufm.plotting.style import DOUBLE_COLUMN, LAMBDA_MAP, lambda_bar, style
+
+# Height of a panel over its width.
+_ASPECT = 0.9
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class PlanarPanel:
 
     title: of the panel. rows (3, 2): the classifier rows. mixed (n, 2), lam (n,): features of two different classes
     and the weight of the pair's first class, pairs taken cyclically (0, 1), (1, 2), (2, 0). same (m, 2): features of
-    one class.
+    one class. scaled: whether lengths are in units of the mean same-class feature's, whose circle is then drawn.
     """
 
     title: str
@@ -28,6 +32,7 @@ class PlanarPanel:
     mixed: np.ndarray
     lam: np.ndarray
     same: np.ndarray
+    scaled: bool = False
 
 
 def planar_panel(
@@ -78,7 +83,7 @@ def projected_panel(
     unit = float(np.linalg.norm(points[same], axis=1).mean()) if scale else 1.0
     # Cyclic order, so that each channel shows the whole scale once and no two pairs share a meaning.
     weight = np.where((b - a) % 3 == 1, lam, 1 - lam)
-    return PlanarPanel(title, rows, points[~same] / unit, weight[~same], points[same] / unit)
+    return PlanarPanel(title, rows, points[~same] / unit, weight[~same], points[same] / unit, scale)
 
 
 def planar_figure(
@@ -88,34 +93,32 @@ def planar_figure(
     columns: int | None = None,
     column_titles: Sequence[str] = (),
     row_titles: Sequence[str] = (),
+    own_limits: bool = False,
+    symbol: str = "w",
 ) -> Figure:
-    """Return the features of three classes in the plane of their classifier rows, one lambda scale for all panels.
+    """Return the features of three classes in the plane of their classifier rows, with one lambda scale.
 
-    panels: in rows of `columns` (by default one row), all drawn at the same scale; None leaves its place empty.
-    class_names: of the three classes. column_titles, row_titles: above the columns and beside the rows. Raises
-    ValueError if there is no panel.
+    panels: in rows of `columns` (by default one row); None leaves its place empty. class_names: of the three classes.
+    column_titles, row_titles: above the columns and beside the rows. own_limits: let each panel fill its place, rather
+    than draw all at one scale. symbol: of the rows, in LaTeX. Raises ValueError if there is no panel.
     """
     drawn = [panel for panel in panels if panel is not None]
     if not drawn:
         raise ValueError("panels: got none, expected at least one")
     count = columns or len(panels)
-    everything = np.concatenate([points for panel in drawn for points in (panel.mixed, panel.same)])
-    reach = float(np.linalg.norm(everything, axis=1).max())
-    low, high = (1.08 * bound(everything, axis=0) for bound in (np.min, np.max))
-    low, high = np.minimum(low, (-reach, -0.6 * reach)), np.maximum(high, (reach, 1.15 * reach))
     rows = -(-len(panels) // count)
+    common = _Limits.of(drawn)
     with style():
-        height = DOUBLE_COLUMN / count * (high - low)[1] / (high - low)[0]
-        figure = Figure(figsize=(DOUBLE_COLUMN, rows * height + 0.8))
+        figure = Figure(figsize=(DOUBLE_COLUMN, rows * _ASPECT * DOUBLE_COLUMN / count + 0.8))
         axes = figure.subplots(rows, count, squeeze=False)
         for axis, panel in zip(axes.flat, [*panels, *[None] * (rows * count - len(panels))], strict=True):
             if panel is not None:
-                _draw(axis, panel, class_names, reach)
-                axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+                names = [f"${symbol}_{{{name}}}$" for name in class_names]
+                _draw(axis, panel, names, _Limits.of([panel]) if own_limits else common)
             axis.set_aspect("equal")
             axis.set_axis_off()
         for axis, title in zip(axes[0], column_titles, strict=False):
-            axis.set_title(title)
+            axis.set_title(f"{title}\n{axis.get_title()}".strip())
         for axis, title in zip(axes[:, 0], row_titles, strict=False):
             axis.text(-0.04, 0.5, title, rotation=90, ha="center", va="center", transform=axis.transAxes)
         pairs = ", ".join(f"({class_names[i]}, {class_names[(i + 1) % 3]})" for i in range(3))
@@ -127,11 +130,35 @@ def planar_figure(
         return figure
 
 
-def _draw(axis: Axes, panel: PlanarPanel, class_names: Sequence[str], reach: float) -> None:
-    for name, row in zip(class_names, panel.rows, strict=True):
+@dataclass(frozen=True)
+class _Limits:
+    """How far the points reach, and a box around them with room for the rows' names, always of the same proportions."""
+
+    reach: float
+    half_width: float
+    bottom: float
+    top: float
+
+    @staticmethod
+    def of(panels: Sequence[PlanarPanel]) -> "_Limits":
+        points = np.concatenate([points for panel in panels for points in (panel.mixed, panel.same)])
+        reach = float(np.linalg.norm(points, axis=1).max())
+        circle = 1.03 if any(panel.scaled for panel in panels) else 0.0
+        half_width = max(1.05 * float(np.abs(points[:, 0]).max()), 1.25 * reach)
+        bottom = min(1.05 * float(points[:, 1].min()), -circle, -0.7 * reach)
+        top = max(1.05 * float(points[:, 1].max()), 1.3 * reach)
+        half_width = max(half_width, (top - bottom) / (2 * _ASPECT))
+        missing = _ASPECT * 2 * half_width - (top - bottom)
+        return _Limits(reach, half_width, bottom - missing / 2, top + missing / 2)
+
+
+def _draw(axis: Axes, panel: PlanarPanel, names: Sequence[str], limits: _Limits) -> None:
+    for name, row in zip(names, panel.rows, strict=True):
         direction = row / np.linalg.norm(row)
-        axis.plot(*(reach * np.outer([0, 1], direction)).T, color="0.75", linewidth=0.8, zorder=0)
-        axis.annotate(f"$w_{{{name}}}$", 1.08 * reach * direction, ha="center", va="center")
+        axis.plot(*(limits.reach * np.outer([0, 1], direction)).T, color="0.75", linewidth=0.8, zorder=0)
+        axis.annotate(name, 1.18 * limits.reach * direction, ha="center", va="center")
+    if panel.scaled:
+        axis.add_patch(Circle((0, 0), 1, fill=False, color="0.6", linewidth=0.6, linestyle=":", zorder=0))
     axis.scatter(*panel.same.T, s=9, marker="x", linewidths=0.6, color="0.35", label="same class", zorder=1)
     axis.scatter(
         *panel.mixed.T,
@@ -145,4 +172,4 @@ def _draw(axis: Axes, panel: PlanarPanel, class_names: Sequence[str], reach: flo
         label="different classes",
         zorder=2,
     )
-    axis.set_title(panel.title)
+    axis.set(title=panel.title, xlim=(-limits.half_width, limits.half_width), ylim=(limits.bottom, limits.top))

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from ufm.plotting.style import DASHES, DOUBLE_COLUMN, MARKERS, PALETTE, style
+from ufm.plotting.style import DOUBLE_COLUMN, MARKERS, PALETTE, style
 
 MEASURES = {
     "nc1": "NC1, variability",
@@ -15,39 +18,62 @@ MEASURES = {
 }
 
 
-def convergence_figure(histories: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Figure:
+def convergence_figure(
+    histories: Mapping[str, Sequence[Mapping[str, float | None]]],
+    others: Mapping[str, Sequence[Mapping[str, float | None]]] | None = None,
+    *,
+    kinds: tuple[str, str] = ("", ""),
+) -> Figure:
     """Return NC1, NC2, NC3 and the classifier's distance to its nearest ETF against the epoch, a line per history.
 
     histories: rows with `epoch` (from 0) and the measures, by label; a row without a measure is left out of its line.
-    Raises ValueError if no row has any.
+    others: histories of another kind, dashed, in the colour of the same label. kinds: the words for the two. Raises
+    ValueError if no row has any measure.
     """
     if not any(row.get(name) is not None for rows in histories.values() for row in rows for name in MEASURES):
         raise ValueError(f"histories: got none of {', '.join(MEASURES)}, expected rows that have some")
+    labels = list(dict.fromkeys([*histories, *(others or {})]))
     with style():
-        figure = Figure(figsize=(DOUBLE_COLUMN, 2.2 + 0.14 * -(-len(histories) // 4)))
+        figure = Figure(figsize=(DOUBLE_COLUMN, 2.2 + 0.14 * -(-len(labels) // 4)))
         axes = figure.subplots(1, len(MEASURES))
         for axis, (name, title) in zip(axes, MEASURES.items(), strict=True):
-            for i, (label, rows) in enumerate(histories.items()):
-                points = [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
-                epochs = [(epoch or 0) + 1 for epoch, _ in points]
-                axis.plot(
-                    epochs,
-                    [value for _, value in points],
-                    DASHES[i % len(DASHES)],
-                    color=PALETTE[i % len(PALETTE)],
-                    marker=MARKERS[i % len(MARKERS)],
-                    markersize=2.5,
-                    markevery=max(len(points) // 6, 1),
-                    label=label,
-                )
+            for group, dashes, face in ((histories, "-", None), (others or {}, "--", "white")):
+                for label, rows in group.items():
+                    _draw(axis, name, rows, labels.index(label), dashes, face)
             axis.set(title=title, xlabel="epoch", xscale="log", yscale="log")
             for side in (axis.xaxis, axis.yaxis):
                 side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.yaxis.set_minor_formatter(FuncFormatter(_few_digits))
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+        handles = [
+            Line2D([], [], color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)], markersize=3, label=label)
+            for i, label in enumerate(labels)
+        ]
+        if others:
+            handles += [
+                Line2D([], [], color="0.3", linestyle=dashes, label=kind)
+                for kind, dashes in zip(kinds, ("-", "--"), strict=True)
+            ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6 if others else 4))
         return figure
+
+
+def _draw(
+    axis: Axes, name: str, rows: Sequence[Mapping[str, float | None]], i: int, dashes: str, face: str | None
+) -> None:
+    points = np.array([(row["epoch"], row[name]) for row in rows if row.get(name) is not None], float).reshape(-1, 2)
+    axis.plot(
+        points[:, 0] + 1,
+        points[:, 1],
+        dashes,
+        color=PALETTE[i % len(PALETTE)],
+        linewidth=0.9,
+        marker=MARKERS[i % len(MARKERS)],
+        markersize=3,
+        markerfacecolor=face,
+        markeredgewidth=0.7,
+        markevery=max(len(points) // 5, 1),
+    )
 
 
 def _few_digits(value: float, _: object) -> str:

@@ -1,0 +1,45 @@
+"""Fit-free against fitted beta, over all runs that have both."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from figures.drawing import Drawing, script
+from figures.networks import DATA, all_networks
+from ufm.plotting import MARKERS, PALETTE, SINGLE_COLUMN, style
+
+
+def draw(results: Path) -> Drawing:
+    """Return the scatter of both, on logarithmic axes."""
+    every = [some for some in all_networks(results) if some.comparison["beta_fit_free"] is not None]
+    with style():
+        figure = Figure(figsize=(SINGLE_COLUMN, 3.4))
+        axis = figure.subplots()
+        for i, title in enumerate(DATA.values()):
+            for mixed in (True, False):
+                points = [
+                    (some.comparison["beta"], some.comparison["beta_fit_free"])
+                    for some in every
+                    if some.data == title and (some.kind == "mixup") == mixed
+                ]
+                face = PALETTE[i] if mixed else "none"
+                look = {"marker": MARKERS[i], "color": PALETTE[i], "markerfacecolor": face, "markersize": 4.5}
+                axis.plot(*np.array(points).reshape(-1, 2).T, linestyle="", **look, label=title if mixed else None)
+        ends = np.array([5, 2e4])
+        for factor, dashes, label in ((1, "-", "equal"), (10, "--", "ten times")):
+            axis.plot(ends, factor * ends, dashes, color="0.6", linewidth=0.7, zorder=0, label=label)
+        axis.set(xscale="log", yscale="log", xlim=(5, 2e3), ylim=(200, 2e4), aspect="equal")
+        axis.set(xlabel="β fitted to the logits", ylabel="β fit-free, from the classifier alone")
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    caption = f"""
+        beta from the size of the trained classifier and its weight decay alone, against beta fitted to the network's
+        logits. Were the last layer at a stationary point of the UFM, both would be equal. Filled: with mixup; hollow:
+        not mixed. Eval mode; the {len(every)} committed runs that have both (SGD's weight decay on a free classifier
+        with cross entropy); unmixed runs compared on images mixed with alpha = 1.
+    """
+    return Drawing(figure, "Fit-free against fitted beta", caption)
+
+
+if __name__ == "__main__":
+    script(__file__, __doc__)
