@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: install demo test test-all lint figures derivations benchmarks networks results coverage clean
+.PHONY: install demo test test-all lint figures docs derivations benchmarks networks results coverage clean
 
 install: $(STAMP)
 
@@ -28,12 +28,14 @@ test: lint
 test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
+# Draws every figure from committed results into figures/output, as PNG and PDF, with a page that shows them all.
 figures: install
-	$(BIN)/python -m figures
-	$(BIN)/python -m figures.collapse
-	$(BIN)/python -m figures.methods
-	$(BIN)/python -m figures.minority
-	$(BIN)/python -m figures.networks
+	OMP_NUM_THREADS=1 $(BIN)/python -m figures
+
+# Builds the documents into docs/_build/html; warnings are errors.
+docs: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 # Runs every derivation and renders them all into derivations/derivations.html and .pdf.
 derivations: install
@@ -67,10 +69,9 @@ coverage: install
 	$(BIN)/pytest -n 2 --cov=ufm --cov-branch --cov-report=term-missing
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build docs/_build *.egg-info
 
-# Copies a demo's numbers into the committed results and redraws the README's pictures from them.
+# Copies a demo's numbers into the committed results.
 .PHONY: publish
 publish: demo
 	cp runs/demo/results.json runs/demo/planar.safetensors experiments/results/demo/
-	$(BIN)/python -m figures

@@ -1,7 +1,7 @@
-"""Render all claims as one document: `python -m derivations.render` writes it, with `--check` it only compares.
+"""Render all claims: `python -m derivations.render` writes every document, with `--check` it only compares.
 
-derivations.html is self-contained, its maths MathML; derivations.pdf is set by Typst. Both are functions of the claims
-alone, byte for byte: no dates, no measured errors, no system fonts.
+derivations.html is self-contained, its maths MathML; derivations.pdf is set by Typst; docs/theory has a page per claim.
+All are functions of the claims alone, byte for byte: no dates, no measured errors, no system fonts.
 """
 
 import argparse
@@ -9,7 +9,6 @@ import hashlib
 import html
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import pypandoc
@@ -17,27 +16,14 @@ import typst
 
 from derivations import NAMES
 from derivations.claim import Claim, DerivationError, Proof, latex, load
+from derivations.document import INTRODUCTION, code, power, spaced
+from derivations.pages import theory_pages
 
 HERE = Path(__file__).parent
 HTML, PDF = HERE / "derivations.html", HERE / "derivations.pdf"
+PAGES = HERE.parent / "docs" / "theory"
 TITLE = "Derivations"
-SPACED = '<mo>&#8289;</mo><mspace width="0.17em"></mspace></mrow>'
 OPERATORS = ("artanh", "diag", "rank", "sign", "softmax", "span")
-INTRODUCTION = r"""
-The closed forms, bounds and limits that the library `ufm` computes with are derived here, from the objective
-
-$$F(W, H) = \sum_j \pi_j \left[\ell(W h_j, y_j) + \frac{\lambda_H}{2}\lVert h_j\rVert^2\right]
-+ \frac{\lambda_W}{2}\lVert W\rVert_F^2$$
-
-with soft labels $y_j$ of probability $\pi_j$, $K$ classes, $d$-dimensional features $h$, and logits $z = W h$. Averages
-over the law of the label are written $\mathbb E$. This is the *expectation convention*: a feature penalty $\lambda'$ of
-the other one, $\frac1N \sum_j \ell(W h_j, y_j) + \frac{\lambda'}{2}\lVert H\rVert_F^2$, is $\lambda_H = N\lambda'$.
-
-Each claim is a script that carries out its derivation in sympy, and stops if a step does not hold. A step marked
-{mark} was confirmed by sympy, for the cases named; the others are definitions and arguments in words. Each script then
-evaluates what it derived with fifty digits and holds the float64 results of `ufm` against it, to the tolerance that is
-listed.
-"""
 STYLE = """
 body { max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b; }
 body { font: 1rem/1.55 Georgia, "Times New Roman", serif; }
@@ -92,8 +78,8 @@ def markdown(claims: dict[str, tuple[Claim, Proof]], target: str) -> str:
                 text, shown = f"`#together[`{{=typst}}{text}", f"{shown}`]`{{=typst}}"
             parts.append(f"{index}.".ljust(5) + text + shown)
         parts.append("## Held against `ufm`")
-        parts.append("\n".join(f"- {check.text}: tolerance {_power(check.tolerance)}." for check in proof.checks))
-        parts.append(f"Tests: {_code(claim.tests)}.")
+        parts.append("\n".join(f"- {check.text}: tolerance {power(check.tolerance)}." for check in proof.checks))
+        parts.append(f"Tests: {code(claim.tests)}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -101,13 +87,9 @@ def _table(claims: dict[str, tuple[Claim, Proof]]) -> str:
     rows = ["| Claim | Derivation | Implemented by | Tests |", "|:---------|:--------|:---------|:-------|"]
     for number, (name, (claim, _)) in enumerate(claims.items(), 1):
         files = dict.fromkeys(Path(entry.partition("::")[0]).name for entry in claim.tests)
-        cells = f"{number}. [{claim.title}](#{name})", f"`{name}.py`", _code(claim.implemented_by), _code(files)
+        cells = f"{number}. [{claim.title}](#{name})", f"`{name}.py`", code(claim.implemented_by), code(files)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def _code(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 def _mark(proof: str, target: str) -> str:
@@ -121,19 +103,9 @@ def _wrapped(text: str, name: str, target: str) -> str:
     return f"```{{=typst}}\n#{name}[\n```\n\n{text}\n\n```{{=typst}}\n]\n```"
 
 
-def _power(tolerance: float) -> str:
-    """Return a tolerance as LaTeX with two digits."""
-    if 0.01 <= tolerance <= 1000 or tolerance == 0:
-        return f"${tolerance:g}$"
-    digits, exponent = f"{tolerance:.1e}".split("e")
-    return rf"${digits.removesuffix('.0')} \cdot 10^{{{int(exponent)}}}$"
-
-
 def render_html(claims: dict[str, tuple[Claim, Proof]]) -> str:
     """Return the whole HTML document."""
-    body = _pandoc(markdown(claims, "html"), "html5", "--mathml", "--shift-heading-level-by=1")
-    # Browsers set no space after an operator's name; only a bracket does without.
-    body = re.sub(r"<mo>&#8289;</mo></mrow>(?!(?:<mrow>)?<mo [^>]*form=\"prefix\")", SPACED, body)
+    body = spaced(_pandoc(markdown(claims, "html"), "html5", "--mathml", "--shift-heading-level-by=1"))
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(TITLE)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}</style>\n</head>\n'
@@ -164,13 +136,20 @@ def _pandoc(text: str, target: str, *options: str) -> str:
 
 
 def stale(claims: dict[str, tuple[Claim, Proof]]) -> list[str]:
-    """Return one line per file beside this module that is missing or does not belong to the claims as they are."""
+    """Return one line per rendered file that is missing or does not belong to the claims as they are."""
     problems = []
     _, digest = typst_source(claims)
     if not HTML.is_file() or HTML.read_text(encoding="utf-8") != render_html(claims):
         problems.append(f"{HTML.name} is stale")
     if not PDF.is_file() or f"sha256-{digest}".encode() not in PDF.read_bytes():
         problems.append(f"{PDF.name} is stale")
+    pages = theory_pages(claims)
+    for name in sorted(pages.keys() | {path.name for path in PAGES.glob("*.md")}):
+        path = PAGES / name
+        if name not in pages:
+            problems.append(f"{PAGES.name}/{name} belongs to no claim")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != pages[name]:
+            problems.append(f"{PAGES.name}/{name} is stale")
     return problems
 
 
@@ -180,8 +159,16 @@ def prove_all() -> dict[str, tuple[Claim, Proof]]:
     return {name: (claim, claim.prove()) for name, claim in claims.items()}
 
 
+def write(path: Path, content: bytes) -> None:
+    """Write a file, complete or not at all, and say so."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+    print(f"{path.name}: {len(content)} bytes")
+
+
 def main() -> None:
-    """Write both documents, or with --check exit with status 1 if one of them is stale."""
+    """Write every document, or with --check exit with status 1 if one of them is stale."""
     parser = argparse.ArgumentParser(prog="python -m derivations.render", description="Render the derivations.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a rendered file is stale")
     arguments = parser.parse_args()
@@ -193,14 +180,18 @@ def main() -> None:
         problems = stale(claims)
         if problems:
             sys.exit("\n".join(f"{problem}: run python -m derivations.render" for problem in problems))
-        print(f"{HTML.name} and {PDF.name} are up to date")
+        print(f"{HTML.name}, {PDF.name} and {PAGES.name}/ are up to date")
         return
     source, _ = typst_source(claims)
-    for path, content in ((HTML, render_html(claims).encode()), (PDF, render_pdf(source))):
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(content)
-        partial.replace(path)
-        print(f"{path.name}: {len(content)} bytes")
+    write(HTML, render_html(claims).encode())
+    write(PDF, render_pdf(source))
+    PAGES.mkdir(exist_ok=True)
+    pages = theory_pages(claims)
+    for name, page in pages.items():
+        write(PAGES / name, page.encode())
+    for path in PAGES.glob("*.md"):
+        if path.name not in pages:
+            path.unlink()
 
 
 if __name__ == "__main__":

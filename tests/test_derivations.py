@@ -2,6 +2,7 @@
 
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -11,7 +12,8 @@ import pytest
 import sympy as sp
 
 from derivations import NAMES
-from derivations.claim import Check, Claim, Derivation, DerivationError, Proof, Step, load
+from derivations.claim import Check, Claim, Derivation, DerivationError, Proof, Step, latex, load
+from derivations.pages import theory_pages
 from derivations.plain import plain
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +50,7 @@ def test_claim_names_what_exists(name: str) -> None:
 
 
 def test_every_script_is_listed() -> None:
-    helpers = {"__init__", "claim", "plain", "reference", "render", "symbols"}
+    helpers = {"__init__", "claim", "document", "pages", "plain", "reference", "render", "symbols"}
     assert {path.stem for path in (ROOT / "derivations").glob("*.py")} - helpers == set(NAMES)
     assert len(set(NAMES)) == len(NAMES)
 
@@ -132,12 +134,38 @@ def test_stale_documents_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
         copy = tmp_path / getattr(render, attribute).name
         copy.write_bytes(getattr(render, attribute).read_bytes())
         monkeypatch.setattr(render, attribute, copy)
+    monkeypatch.setattr(render, "PAGES", shutil.copytree(render.PAGES, tmp_path / "theory"))
     assert render.stale(claims) == []
     first = next(iter(claims))
     claim, proof = claims[first]
     changed = claims | {first: (claim, Proof((*proof.steps, Step("one more step")), proof.checks))}
-    assert render.stale(changed) == ["derivations.html is stale", "derivations.pdf is stale"]
+    stale = ["derivations.html is stale", "derivations.pdf is stale"]
+    assert render.stale(changed) == [*stale, f"theory/{first}.md is stale"]
+    (render.PAGES / "index.md").unlink()
+    (render.PAGES / "of_old.md").touch()
+    pages = ["theory/index.md is stale", "theory/of_old.md belongs to no claim"]
+    assert render.stale(claims) == pages
     render.HTML.write_text("edited by hand", encoding="utf-8")
-    assert render.stale(claims) == ["derivations.html is stale"]
+    assert render.stale(claims) == [stale[0], *pages]
     render.PDF.unlink()
-    assert render.stale(claims) == ["derivations.html is stale", "derivations.pdf is stale"]
+    assert render.stale(claims) == [*stale, *pages]
+
+
+def test_pages_are_markdown_that_the_documents_read() -> None:
+    pages = theory_pages({name: proved(name) for name in NAMES})
+    assert pages.keys() == {"index.md"} | {f"{name}.md" for name in NAMES}
+    for name, page in pages.items():
+        displayed = re.findall(r"^ *\$\$(.*)$", page, flags=re.MULTILINE)
+        # A displayed formula stands between two lines of dollar signs; elsewhere there are single ones only.
+        assert len(displayed) % 2 == 0, name
+        assert not any(displayed), name
+        assert page.count("$$") == len(displayed), name
+        assert "{=" not in page, name
+    for name in NAMES:
+        claim, proof = proved(name)
+        page = pages[f"{name}.md"]
+        assert page.count("✓") == sum(bool(step.proof) for step in proof.steps)
+        assert all(
+            latex(step.formula) in page.replace("\n     ", "\n") for step in proof.steps if step.formula is not None
+        )
+        assert f"[{claim.title}]({name}.md)" in pages["index.md"]

@@ -3,19 +3,47 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from matplotlib.collections import PathCollection
 
-from figures import draw_all, networks
-from figures.runs import read_results
-from ufm.plotting import PlanarPanel, confidence_figure, planar_figure
+import ufm
+from ufm.plotting import (
+    PairPanel,
+    PlanarPanel,
+    ReliabilityPanel,
+    channel_figure,
+    confidence_figure,
+    convergence_figure,
+    pair_figure,
+    planar_figure,
+    planar_panel,
+    reliability_figure,
+)
 
-COMMITTED = Path(__file__).parents[1] / "experiments" / "results" / "demo"
-NETWORKS = COMMITTED.parent / "networks"
+NETWORKS = Path(__file__).parents[1] / "experiments" / "results" / "networks"
 
 
 def panel(title: str) -> PlanarPanel:
     rng = np.random.default_rng(0)
     rows = np.array([[0.7, -0.4], [-0.7, -0.4], [0, 0.8]])
     return PlanarPanel(title, rows, rng.normal(size=(30, 2)), rng.random(30), rng.normal(size=(9, 2)))
+
+
+def samples(K: int = 4, N: int = 200) -> dict[str, torch.Tensor]:
+    """Features at the closed form for a simplex ETF, with same-class samples among them."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(K, (N,), generator=generator) for _ in range(2))
+    lam = torch.rand(N, generator=generator, dtype=torch.float64)
+    labels = lam[:, None] * torch.eye(K)[a] + (1 - lam[:, None]) * torch.eye(K)[b]
+    W = ufm.simplex_etf(K, dim=K + 2, multiplier=1.5)
+    response = ufm.fixed_classifier(W, labels, 1e-2)
+    return {"W": W, "h": response.features, "z": response.logits, "a": a, "b": b, "lam": lam}
+
+
+def curve(which: str) -> ufm.ChannelCurve:
+    values = json.loads((NETWORKS / "digits-mixup" / "comparison.json").read_text())
+    some = values["comparisons"]["eval"]["curves"][which]
+    return ufm.ChannelCurve(**{key: np.array(value, float) for key, value in some.items() if value is not None})
 
 
 def test_planar_figure_has_one_lambda_scale_for_all_panels():
@@ -32,79 +60,141 @@ def test_planar_figure_has_one_lambda_scale_for_all_panels():
     assert panels[0].get_xlim() == panels[1].get_xlim()
 
 
-def test_confidence_figure_names_its_axes_and_every_series():
-    from figures.runs import curve, predictions
+def test_planar_grid_leaves_places_empty_and_lets_panels_fill_theirs():
+    small = PlanarPanel(
+        "small", *(0.1 * x for x in (panel("").rows, panel("").mixed)), panel("").lam, panel("").same / 10
+    )
+    titles = {"column_titles": ["left", "right"], "row_titles": ["above", "below"]}
+    figure = planar_figure([panel("first"), small, None, panel("last")], columns=2, own_limits=True, **titles)
+    *axes, _ = figure.axes
+    assert [axis.get_title() for axis in axes] == ["left\nfirst", "right\nsmall", "", "last"]
+    assert not axes[2].has_data()
+    assert axes[0].get_xlim()[1] == pytest.approx(10 * axes[1].get_xlim()[1])
+    assert {"above", "below"} <= {text.get_text() for axis in axes for text in axis.texts}
+    with pytest.raises(ValueError, match="panels: got none"):
+        planar_figure([None])
 
-    results = read_results(COMMITTED)
-    network = curve(results, "eval", "network")
-    figure = confidence_figure(network, network, predictions(results, "eval"))
-    axis = figure.axes[0]
-    assert "λ" in axis.get_xlabel()
+
+def test_planar_panel_projects_isometrically_in_units_of_the_same_class_features():
+    s = samples()
+    classes = (3, 0, 2)
+    some = planar_panel("t", s["W"], s["h"], s["a"], s["b"], s["lam"], classes, scale=True)
+    chosen = np.isin(s["a"], classes) & np.isin(s["b"], classes)
+    same = chosen & np.asarray(s["a"] == s["b"])
+    assert len(some.same) == same.sum()
+    assert len(some.mixed) == chosen.sum() - same.sum()
+    np.testing.assert_allclose(np.linalg.norm(some.same, axis=1), 1, rtol=1e-9)
+    # For K = 4 the features of three classes lie off the plane by one common vector; differences do not.
+    plain = planar_panel("t", s["W"], s["h"], s["a"], s["b"], s["lam"], classes)
+    apart = np.linalg.norm(plain.same[0] - plain.same, axis=1).max()
+    h = np.asarray(s["h"])[same]
+    assert apart == pytest.approx(np.linalg.norm(h[0] - h, axis=1).max())
+    first = (chosen & ~np.asarray(s["a"] == s["b"])).nonzero()[0][0]
+    a, b, lam = int(s["a"][first]), int(s["b"][first]), float(s["lam"][first])
+    in_order = (classes.index(b) - classes.index(a)) % 3 == 1
+    assert plain.lam[0] == pytest.approx(lam if in_order else 1 - lam)
+
+
+@pytest.mark.parametrize("classes", [(0, 1, 1), (0, 1, 4), (-1, 0, 1)])
+def test_planar_panel_refuses_classes_that_do_not_fit(classes: tuple[int, int, int]):
+    s = samples()
+    with pytest.raises(ValueError, match=r"classes: got .*, expected three different ones in 0..3"):
+        planar_panel("t", s["W"], s["h"], s["a"], s["b"], s["lam"], classes)
+
+
+def test_planar_panel_without_same_class_samples_has_no_unit():
+    s = samples()
+    mixed = s["a"] != s["b"]
+    columns = [s[name][mixed] for name in ("h", "a", "b", "lam")]
+    with pytest.raises(ValueError, match="features: got no same-class sample"):
+        planar_panel("t", s["W"], *columns, scale=True)
+
+
+def test_pair_figure_shows_every_pair_twice_and_mirrors_it():
+    s = samples()
+    some = PairPanel("network", s["z"], s["a"], s["b"], s["lam"])
+    figure = pair_figure(some, some, ["cat", "dog", "bird", "fish"])
+    axes = np.array(figure.axes[:16]).reshape(4, 4)
+    words = " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+    for word in ("cat", "dog", "bird", "fish", "network", "logits"):
+        assert word in words
+    z = np.asarray(s["z"] - s["z"].mean(1, keepdim=True))
+    for low in range(4):
+        for high in range(low + 1, 4):
+            below, above = axes[high, low].collections, axes[low, high].collections
+            for one, other in zip(below, above, strict=True):
+                np.testing.assert_array_equal(one.get_offsets(), other.get_offsets())
+            own = ((s["a"] == low) & (s["b"] == high)) | ((s["a"] == high) & (s["b"] == low))
+            coloured = below[1]
+            assert isinstance(coloured, PathCollection)
+            np.testing.assert_allclose(coloured.get_offsets(), z[np.asarray(own)][:, [low, high]])
+            weight = torch.where(s["a"] < s["b"], s["lam"], 1 - s["lam"])[own]
+            np.testing.assert_allclose(coloured.get_array(), weight)
+    alone = pair_figure(some)
+    assert not alone.axes[1].has_data()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_pair_figure_refuses_what_does_not_fit():
+    s = samples()
+    some = PairPanel("network", s["z"], s["a"], s["b"], s["lam"])
+    with pytest.raises(ValueError, match="class_names: got 2, expected 4"):
+        pair_figure(some, class_names=["a", "b"])
+    with pytest.raises(ValueError, match="lower: got 13 classes, expected at most 12"):
+        pair_figure(PairPanel("many", torch.zeros(3, 13), s["a"][:3], s["b"][:3], s["lam"][:3]))
+    with pytest.raises(ValueError, match="got 200, 3, 200, 200 rows"):
+        pair_figure(PairPanel("short", s["z"], s["a"][:3], s["b"], s["lam"]))
+    with pytest.raises(ValueError, match="upper: got 3 classes, expected 4"):
+        pair_figure(some, PairPanel("other", s["z"][:, :3], s["a"], s["b"], s["lam"]))
+
+
+def test_channel_and_confidence_figures_name_their_axes_and_every_series():
+    network, solver = curve("network"), curve("solver, nearest ETF")
+    for figure in (channel_figure(network, solver, []), channel_figure(network, None, [])):
+        assert [axis.get_ylabel().split()[0] for axis in figure.axes] == ["width", "depth"]
+        assert all("λ" in axis.get_xlabel() for axis in figure.axes)
+    axis = confidence_figure(network, solver, []).axes[0]
     assert "confidence" in axis.get_ylabel()
-    labels = [text.get_text() for text in axis.get_legend().get_texts()]  # pyright: ignore
-    assert len(labels) == 5
-
-
-def test_committed_run_is_drawn_reproducibly(tmp_path: Path):
-    for folder in ("one", "two"):
-        pictures = draw_all(COMMITTED, tmp_path / folder)
-        assert set(pictures) == {"planar", "channel", "confidence"}
-    for name in pictures:
-        for suffix in (".pdf", ".png"):
-            first, second = ((tmp_path / folder / (name + suffix)).read_bytes() for folder in ("one", "two"))
-            assert first == second, name + suffix
-            assert len(first) > 2000
-
-
-def test_predictions_of_the_committed_run_are_the_library_s():
-    import ufm
-    from figures.runs import predictions
-
-    results = read_results(COMMITTED)
-    closed = predictions(results, "eval")[0]
-    shape = ufm.channel(closed.lam, results["comparison"]["eval"]["beta"], 10)
-    np.testing.assert_allclose(closed.width, shape.width, atol=1e-10)
-    np.testing.assert_allclose(closed.depth, shape.depth, atol=1e-10)
-    assert closed.confidence[249] == pytest.approx(0.5, abs=0.02)
-
-
-def test_a_folder_without_results_is_named(tmp_path: Path):
-    with pytest.raises(ValueError, match="run: .*results.json"):
-        read_results(tmp_path)
-    (tmp_path / "results.json").write_text(json.dumps({}))
-    with pytest.raises(ValueError, match="run: .*planar.safetensors"):
-        draw_all(tmp_path, tmp_path)
-
-
-def test_networks_are_drawn_in_units_of_their_same_class_features():
-    figure = networks.draw(NETWORKS, "fashion", (0, 1, 8))
-    *panels, bar = figure.axes
-    assert [axis.get_title() for axis in panels] == [
-        "mixup",
-        "not mixed",
-        "mixup, squared error",
-        "mixup, fixed ETF",
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == [  # pyright: ignore
+        "label, max(λ, 1 - λ)",
+        "direct solver, bin means",
+        "network, bin means",
     ]
-    assert bar.get_xlabel().endswith("in (0, 1), (1, 8), (8, 0)")
-    for axis in panels:
-        same, mixed = (np.asarray(collection.get_offsets()) for collection in axis.collections)
-        assert np.linalg.norm(same, axis=1).mean() == pytest.approx(1, abs=1e-5)
-        assert len(mixed) > len(same) > 20
+    np.testing.assert_array_equal(axis.lines[-1].get_ydata(), network.confidence)
+    assert len(confidence_figure(network, None, []).axes[0].lines) == 2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["--data", "letters"], "file: got"),
-        (["--classes", "0", "1", "1"], "classes: got"),
-        (["--classes", "0", "1", "10"], "classes: got"),
-        (["--results", "nowhere"], "file: got"),
-    ],
-)
-def test_networks_figure_refuses_bad_input_in_one_line(arguments: list[str], named: str, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("sys.argv", ["networks", *arguments, "--out", str(tmp_path)])
-    monkeypatch.chdir(COMMITTED.parents[2])
-    assert networks.main() == 2
-    error = capsys.readouterr().err
-    assert named in error
-    assert error.count("\n") == 1
+def test_reliability_figure_tells_small_bins_from_large_ones():
+    edges = np.linspace(0, 1, 6)
+    values = np.array([np.nan, 0.3, 0.5, 0.7, 0.9])
+    report = ufm.ReliabilityCurve(edges, values, values + 0.05, np.array([0, 4, 20, 30, 46]))
+    figure = reliability_figure([ReliabilityPanel("one", report, report, "ECE 0.05"), ReliabilityPanel("two", report)])
+    first, second = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["one", "two"]
+    assert first.get_xlabel() == "confidence"
+    assert first.get_ylabel() == "accuracy"
+    assert len(second.collections) == 2
+    faint, strong = first.collections[:2]
+    assert (faint.get_alpha(), strong.get_alpha()) == (0.25, 1)
+    np.testing.assert_allclose(faint.get_offsets(), [[0.3, 0.35]])
+    np.testing.assert_allclose(first.lines[1].get_xdata(), [0.5, 0.7, 0.9])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "calibrated",
+        "as trained",
+        "after temperature scaling",
+    ]
+    with pytest.raises(ValueError, match="panels: got none"):
+        reliability_figure([])
+
+
+def test_convergence_figure_draws_every_history():
+    rows = [{"epoch": i, "nc1": 1 / (i + 1), "nc2": None, "nc3": 0.5, "etf_error": 0.2} for i in range(5)]
+    figure = convergence_figure({"first": rows, "second": rows[:2]}, {"first": rows}, kinds=("mixup", "not mixed"))
+    assert all(axis.get_xlabel() == "epoch" for axis in figure.axes)
+    assert len(figure.axes[0].lines) == 3
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_data(), [range(1, 6), [1 / i for i in range(1, 6)]])
+    assert figure.axes[0].lines[2].get_linestyle() == "--"
+    assert len(np.asarray(figure.axes[1].lines[0].get_xdata())) == 0
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["first", "second", "mixup", "not mixed"]
+    with pytest.raises(ValueError, match="histories: got none of nc1"):
+        convergence_figure({"empty": [{"epoch": 0}]})

@@ -102,19 +102,3 @@ def test_committed_minority_curve_follows_the_prediction():
         assert (point["spread_rare"] < 1e-6) == (point["ratio"] >= predicted)
         assert re.fullmatch("CONVERGED|STALLED", point["message"])
         assert abs(point["relative_gap"]) < 1e-10
-
-
-def test_minority_figure_names_its_axes_and_every_series(tmp_path: Path):
-    from figures import minority as drawing
-
-    figure = drawing.draw(RESULTS / "minority" / "minority.json")
-    (axis,) = figure.axes
-    assert (axis.get_xlabel(), axis.get_ylabel()) == (
-        "frequency of frequent over rare classes",
-        "cosine between rare rows",
-    )
-    (legend,) = figure.legends
-    labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == ["no mixup", *(rf"mixup, $\alpha$ = {a}" for a in ("0.2", "1", "4")), "predicted collapse"]
-    with pytest.raises(ValueError, match="^sweep"):
-        drawing.draw(tmp_path / "missing.json")

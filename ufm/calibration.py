@@ -30,7 +30,10 @@ def confidence(lam: float | Float[Array, "*N"], beta: float, num_classes: int) -
 
 
 def entropy(lam: float | Float[Array, "*N"], beta: float, num_classes: int) -> Float[Array, "*N"]:
-    """Return the entropy, in nats, of the prediction for the label lam e_a + (1 - lam) e_b; arguments as above."""
+    """Return the entropy, in nats, of the prediction for the label lam e_a + (1 - lam) e_b.
+
+    lam, beta, num_classes: as in `confidence`. Raises ValueError for arguments out of range.
+    """
     p, counts = _predictions(lam, beta, num_classes)
     value = -(counts * torch.special.xlogy(p, p)).sum(-1)
     return in_kind(value.reshape(to_tensor("lam", lam).shape), lam)

@@ -125,7 +125,7 @@ def channel_points(
 
     The heavier class takes the part of a; at lambda = 1/2 exactly each does by half, and the width counts as 0. Near
     1/2 the mean weight is above it (0.525 where lambda is uniform), and the mean width above 0.
-    Arguments and errors as in `channel_curve`; at: in [1/2, 1).
+    Arguments and errors as in `channel_curve`. at: in [1/2, 1).
     """
     check_number("half_window", half_window, above=0)
     for value in at:

@@ -15,7 +15,7 @@ class Collapse:
     """Neural-collapse measures; each is 0 at full collapse (nc4: with the bias that the features' mean asks for).
 
     nc1: tr(S_within pinv(S_between)) / K, variability within the classes. nc2: relative distance of the centred
-    class means to their nearest simplex ETF. nc3, distance from self-duality: ||W/||W|| - M/||M||||_F between
+    class means to their nearest simplex ETF. nc3: distance from self-duality, ||W/||W|| - M/||M||||_F between
     classifier and centred means. nc4: share of features h with argmax_k (w_k . h + b_k) != argmin_k ||h - mu_k||, which
     the classifier assigns to another class than the nearest class mean mu_k; ties go to the lowest class.
 

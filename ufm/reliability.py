@@ -98,8 +98,10 @@ def measure_calibration(
     logits: (N, K), K >= 2. classes: true ones, in 0..K-1. bins: of confidence, in both calibration errors. Equal-width
     bins are (i/bins, (i + 1)/bins]. Of the equal-mass bins, a sample falls into number floor(bins r/N), where r samples
     have a smaller confidence: bins differ by one sample at most where all confidences differ, and equal confidences
-    share a bin. Arrays in the answer are float64, in the kind that was given. Raises ValueError for shapes that do not
-    fit, entries that are not finite, classes out of range or bins < 1.
+    share a bin.
+
+    Arrays in the answer are float64, in the kind that was given. Raises ValueError for shapes that do not fit, entries
+    that are not finite, classes out of range or bins < 1.
 
     Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017; for equal-mass bins,
     Nguyen and O'Connor, "Posterior calibration and exploratory analysis for NLP models", EMNLP 2015.
@@ -162,9 +164,10 @@ def confidence_curve(
 ) -> ConfidenceCurve:
     """Return confidence, and the label's weight on the predicted class, by `bins` equal bins of lambda in [0, 1].
 
-    logits (N, K), K >= 2, of labels lam e_a + (1 - lam) e_b; samples with class_a == class_b are left out. Arrays in
-    the answer are float64, in the kind that was given; `ufm.confidence` is the theory's confidence. Raises ValueError
-    for shapes that do not fit, values out of range, bins < 1 or no sample of two classes.
+    logits (N, K), K >= 2, of labels lam e_a + (1 - lam) e_b; samples with class_a == class_b are left out.
+
+    Arrays in the answer are float64, in the kind that was given; `ufm.confidence` is the theory's confidence. Raises
+    ValueError for shapes that do not fit, values out of range, bins < 1 or no sample of two classes.
     """
     z, a = _samples(logits, class_a, "class_a")
     _, b = _samples(logits, class_b, "class_b")

@@ -60,7 +60,9 @@ def fixed_classifier(
 
     W (K, d): the classifier. labels (N, K): any soft labels. feature_decay: lambda_H > 0, expectation convention.
     loss: "cross_entropy" or "mean_squared_error". bias (K,): b; without it 0 for cross entropy and 1/K for mean
-    squared error. Differentiable to second order in W, labels, feature_decay and bias (implicitly).
+    squared error.
+
+    Differentiable to second order in W, labels, feature_decay and bias (implicitly).
     Raises ValueError for labels off the simplex or of another number of classes, or a penalty that is not positive.
 
     Source: derivations/fixed_etf.py and uniqueness.py; Fisher, Meng and Papyan (ICLR 2024), Theorem 3.1, in our

@@ -39,8 +39,9 @@ class JointOptimum:
     weight_decay, feature_decay: lambda_W, lambda_H in the expectation convention. beta: m^2 K / ((K-1) lambda_H), 0
     when collapsed. multiplier: m. objective: F*. threshold: the value of lambda_W lambda_H from which on the optimum is
     zero. collapsed: whether it is. quadrature_error: estimate of the largest relative error of beta, multiplier and
-    objective from averaging over a continuous law; 0 for a discrete one. beta, multiplier and objective are tensors,
-    and differentiable, if a penalty was given as one.
+    objective from averaging over a continuous law; 0 for a discrete one.
+
+    beta, multiplier and objective are tensors, and differentiable, if a penalty was given as one.
     """
 
     num_classes: int

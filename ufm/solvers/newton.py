@@ -39,8 +39,9 @@ class Newton:
     by a trust-region Newton method whose steps are found by conjugate gradients. Equal labels are merged: their best
     features are equal. Where there are many targets, the first iterations use nested random subsets of them.
 
-    subsets: whether they do, in a solve from a random start; iterations on subsets are not counted. Needs features and
-    rows without constraint; the one method that can stream its targets and run on several processes.
+    subsets: whether they do, in a solve from a random start; iterations on subsets are not counted.
+
+    Needs features and rows without constraint; the one method that can stream its targets and run on several processes.
 
     Source: derivations/elimination.py; T. Steihaug, "The conjugate gradient method and trust regions in large scale
     optimization", SIAM J. Numer. Anal. 20 (1983).

@@ -42,7 +42,9 @@ class History:
     iteration: number. seconds: since the start, recording left out. objective, gradient_norm, gap: as in `Certificate`
     (gap infinite without one). nc1, nc2, nc3: neural collapse of the features of targets that are not mixed;
     etf_error: of the classifier. lam (L,): the mixing coefficients among the targets; width, depth (n, L): of the
-    channel at each. NaN, or L = 0, where the problem has no such measure.
+    channel at each.
+
+    NaN, or L = 0, where the problem has no such measure.
     """
 
     iteration: np.ndarray

@@ -1,0 +1,45 @@
+"""Configuration of the documents: `sphinx-build -W docs docs/_build/html` builds them without a network."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent / "_ext")]
+
+import ufm  # noqa: E402
+
+project = "ufm"
+release = version = ufm.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinxcontrib.bibtex", "docstrings", "mathml", "command_line"]
+exclude_patterns = ["_build", "_ext", "_static"]
+# A reference that leads nowhere is a warning, and warnings are errors.
+nitpicky = True
+# Types of other projects, whose references are not at hand without a network, and our own that are no public names.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(np|nn|torch)(\..*)?"),
+    (r"py:.*", r"(.*\.)?(AbstractContextManager|Any|Callable|Iterable|Iterator|Mapping|Path|Sequence)"),
+    (r"py:.*", r"(.*\.)?(Array|Axes|Colorbar|Figure|Float|Int|Tensor)"),
+    (r"py:.*", r"(.*\.)?(Curvature|Method|Scalar)"),
+]
+
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
+bibtex_reference_style = "author_year"
+
+# Dashes only: quotes are those of code.
+smartquotes_action = "D"
+highlight_language = "none"
+autodoc_member_order = "bysource"
+maximum_signature_line_length = 88
+
+html_theme = "furo"
+html_title = "ufm"
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["ufm.css"]
+html_show_copyright = False
+html_show_sourcelink = False
+html_copy_source = False
