@@ -7,7 +7,8 @@ from scipy import special
 
 import ufm
 from tests import strategies
-from ufm.losses import LOSSES, get_loss
+from ufm import losses
+from ufm.losses import LOSSES, CrossEntropy, get_loss, register_loss
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -60,3 +61,39 @@ def test_unknown_loss_is_named():
 def test_loss_is_checked_before_work_starts():
     with pytest.raises(ValueError, match="loss"):
         ufm.UFM(ufm.Mixup(3).targets(2), 4, 0.1, 0.1, loss="hinge")
+
+
+class Renamed(CrossEntropy):
+    name = "renamed"
+
+
+def test_a_registered_loss_is_solved_and_certified_but_for_an_unpenalised_bias(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(losses, "LOSSES", dict(LOSSES))
+    register_loss(Renamed())
+    targets = ufm.Mixup(3).targets(nodes=4)
+    known, own = (ufm.solve(ufm.UFM(targets, 3, 1e-2, 1e-2, name)) for name in ("cross_entropy", "renamed"))
+    assert own.objective == known.objective
+    assert own.certificate.gap == known.certificate.gap < 1e-8
+    # What is done to the residuals there is proved for the library's own losses only.
+    free = ufm.UFM(targets, 3, 1e-2, 1e-2, "renamed", bias_decay=0.0)
+    assert ufm.certify(free, own.classifier, own.features, torch.zeros(3)).gap == np.inf
+    penalised = ufm.UFM(targets, 3, 1e-2, 1e-2, "renamed", bias_decay=0.1)
+    assert ufm.certify(penalised, own.classifier, own.features, torch.zeros(3)).gap < 1e-8
+
+
+def test_register_refuses_what_is_no_loss_and_names_that_are_taken(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(losses, "LOSSES", dict(LOSSES))
+
+    class Half:
+        name = "half"
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxtyping.config.jaxtyping_disable", True)
+        with pytest.raises(ValueError, match=r"loss: got Half without value, residual, .*, expected the members"):
+            register_loss(Half())  # pyright: ignore[reportArgumentType]
+    taken = Renamed()
+    taken.name = "cross_entropy"
+    with pytest.raises(ValueError, match="loss: got the name 'cross_entropy', which is taken"):
+        register_loss(taken)
+    register_loss(get_loss("cross_entropy"))
+    assert LOSSES.keys() == {"cross_entropy", "mean_squared_error"}

@@ -193,6 +193,8 @@ def _lower_bound(problem: UFM, evaluation: Evaluation) -> float:
     if not math.isfinite(evaluation.objective.item()):
         return -math.inf
     if problem.bias_decay == 0:
+        if problem.loss not in _WITHOUT_MEAN:
+            return -math.inf
         g = _without_mean(problem, g / root) * root
     mean = g.T @ root.squeeze(-1)
     if not bool(torch.isfinite(g).all()):
@@ -236,6 +238,10 @@ def _fixed_conjugate(problem: UFM, u: Tensor) -> float:
     lengths = torch.linalg.vector_norm(u, dim=-1)
     linear = problem.feature_norm * (problem.targets.weights.sqrt() @ lengths).item()
     return linear - problem.feature_decay / 2 * problem.feature_norm**2
+
+
+# Losses for which residuals that average to zero are known to be feasible, as an unpenalised bias asks for.
+_WITHOUT_MEAN = ("cross_entropy", "mean_squared_error")
 
 
 def _without_mean(problem: UFM, residual: Tensor) -> Tensor:

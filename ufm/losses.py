@@ -240,6 +240,31 @@ def _sum(values: Tensor, counts: Tensor | None) -> Tensor:
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in (CrossEntropy(), MeanSquaredError())}
 
 
+def register_loss(loss: Loss) -> None:
+    """Make a loss of the user's known by its name, for the rest of the process, wherever a loss is asked for.
+
+    loss: convex in the logits, with all members of `Loss`; those for closed forms may raise ValueError. Raises
+    ValueError for an object without them, or for the name of a loss that is known already.
+    """
+    if not isinstance(loss, Loss):
+        members = (
+            "name",
+            "value",
+            "residual",
+            "predict",
+            "hessian_product",
+            "curvature",
+            "dual",
+            "etf_logits",
+            "etf_slope",
+        )
+        missing = [member for member in members if not hasattr(loss, member)]
+        raise ValueError(f"loss: got {type(loss).__name__} without {', '.join(missing)}, expected the members of Loss")
+    if loss.name in LOSSES and LOSSES[loss.name] is not loss:
+        raise ValueError(f"loss: got the name {loss.name!r}, which is taken, expected none of {', '.join(LOSSES)}")
+    LOSSES[loss.name] = loss
+
+
 def get_loss(name: str) -> Loss:
     """Return the loss called `name`; raise ValueError for an unknown name."""
     check_choice("loss", name, tuple(LOSSES))
