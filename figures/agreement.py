@@ -40,7 +40,7 @@ def draw(results: Path) -> Drawing:
         scale=True,
     )
     figure = planar_figure(
-        [closed, solved, mixed.panel("network, mixup"), unmixed.panel("network, not mixed")], ("0", "1", "2")
+        [closed, solved, mixed.panel("network, mixup"), unmixed.panel("network, not mixed")], own_limits=True
     )
     caption = f"""
         Closed form at the network's fitted beta = {beta:.0f}, on the network's labels; the UFM itself (K = 10, d =

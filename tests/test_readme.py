@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 import ufm
+from experiments import claims
+from experiments.claims import claims_table
 from experiments.suite import read_suite
 from experiments.summary import overview, page, read_result
 
@@ -14,14 +16,21 @@ RESULTS = ROOT / "experiments" / "results"
 KINDS = ("mixup", "none", "mse", "etf")
 MAIN_RUNS = [f"{data}-{kind}" for data in ("digits", "mnist", "fashion", "cifar") for kind in KINDS]
 MAIN_RUNS += ["fashion-vit-mixup"]
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("block", BLOCKS)
-def test_python_examples_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+def test_claims_table_is_that_of_the_committed_results():
+    assert claims_table(RESULTS) in README
+
+
+def test_claims_ask_for_their_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.argv", ["claims", "--results", str(tmp_path)])
+    assert claims.main() == 2
+    assert capsys.readouterr().err.startswith("experiments.claims: error: results: got")
+    monkeypatch.setattr("sys.argv", ["claims", "--results", str(RESULTS)])
+    assert claims.main() == 0
+    assert capsys.readouterr().out.strip() == claims_table(RESULTS)
 
 
 def test_results_table_is_that_of_the_committed_runs():
