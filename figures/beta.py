@@ -35,8 +35,9 @@ def draw(results: Path) -> Drawing:
     caption = f"""
         beta from the size of the trained classifier and its weight decay alone, against beta fitted to the network's
         logits. Were the last layer at a stationary point of the UFM, both would be equal. Filled: with mixup; hollow:
-        not mixed. Eval mode; the {len(every)} committed runs that have both (SGD's weight decay on a free classifier
-        with cross entropy); unmixed runs compared on images mixed with alpha = 1.
+        not mixed. Eval mode, seed 0 but for the runs of other seeds; the {len(every)} committed runs that have both
+        (SGD's weight decay on a free classifier with cross entropy); unmixed runs compared on images mixed with alpha
+        = 1.
     """
     return Drawing(figure, "Fit-free against fitted beta", caption)
 

@@ -68,11 +68,11 @@ def gallery(out: Path) -> str:
             continue
         with Image.open(path) as image:
             words = image.text  # pyright: ignore[reportAttributeAccessIssue]
-        title, caption = words["Title"], words["Description"].replace("Command: ", "Command: `") + "`."
+        title, (caption, _, command) = words["Title"], words["Description"].partition(" Command: ")
         parts += [f"## {title}", f"![{title}]({name}.png)", textwrap.fill(caption, 120, break_long_words=False)]
-        others = [f"[PDF]({name}.pdf)"]
-        others += [f"[animation]({name}.gif)"] if (out / f"{name}.gif").is_file() else []
-        parts.append(", ".join(others))
+        links = [f"`{command}`", f"[PDF]({name}.pdf)"]
+        links += [f"[animation]({name}.gif)"] if (out / f"{name}.gif").is_file() else []
+        parts.append(" · ".join(links))
     return "\n\n".join(parts) + "\n"
 
 

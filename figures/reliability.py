@@ -1,6 +1,7 @@
 """Reliability diagrams on test images, with accuracy and ECE."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,16 +30,18 @@ def draw(results: Path) -> Drawing:
 
 def _panel(title: str, some: Shown) -> ReliabilityPanel:
     test = some.calibration["test"]
-    before, after = (
-        ufm.ReliabilityCurve(**{key: np.array(value, float) for key, value in test[when]["curve"].items()})
-        for when in ("before", "after")
-    )
+    before, after = (_curve(test[when]["curve"]) for when in ("before", "after"))
     note = (
         f"acc {100 * test['before']['accuracy']:.1f} %\n"
         f"ECE {test['before']['ece']:.3f} → {test['after']['ece']:.3f}\n"
         f"T = {test['temperature']:.2f}"
     )
     return ReliabilityPanel(title, before, after, note)
+
+
+def _curve(values: dict[str, Any]) -> ufm.ReliabilityCurve:
+    means = {key: np.array(values[key], float) for key in ("edges", "confidence", "accuracy")}
+    return ufm.ReliabilityCurve(**means, count=np.array(values["count"]))
 
 
 if __name__ == "__main__":

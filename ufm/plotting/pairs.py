@@ -5,13 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ufm.arrays import Array
 from ufm.plotting.style import DOUBLE_COLUMN, LAMBDA_MAP, lambda_bar, style
 
 MAX_CLASSES = 12
+# From one cell to the next; a cell's side is 1.
+_PITCH = 1.06
 
 
 @dataclass(frozen=True)
@@ -44,34 +47,39 @@ def pair_figure(lower: PairPanel, upper: PairPanel | None = None, class_names: S
         raise ValueError(f"upper: got {triangles[-1].logits.shape[1]} classes, expected {K}")
     low, high = (bound([bound(triangle.logits) for triangle in triangles]) for bound in (np.min, np.max))
     margin = 0.05 * (high - low)
-    limits = float(low - margin), float(high + margin)
+    low, high = float(low - margin), float(high + margin)
+    cells = [(row, column) for row in range(K) for column in range(row if upper is None else K) if row != column]
     with style():
-        figure = Figure(figsize=(DOUBLE_COLUMN, DOUBLE_COLUMN + 0.75))
-        # Placed by hand: a hundred axes are much work for an automatic layout, and they are all alike.
-        figure.set_layout_engine("none")
-        bottom, top = 0.7 / figure.get_figheight(), 1 - 0.25 / figure.get_figheight()
-        grid = {"left": 0.01, "right": 0.99, "bottom": bottom, "top": top, "wspace": 0.06, "hspace": 0.06}
-        axes = figure.subplots(K, K, sharex=True, sharey=True, squeeze=False, gridspec_kw=grid)
-        for (row, column), axis in np.ndenumerate(axes):
-            axis.set(xticks=[], yticks=[], xlim=limits, ylim=limits)
-            for spine in axis.spines.values():
-                spine.set(visible=True, linewidth=0.3, color="0.7")
-            if row > column:
-                _draw(axis, triangles[0], column, row)
-            elif row < column and upper is not None:
-                _draw(axis, triangles[-1], row, column)
-            else:
-                axis.set_axis_off()
-            if row == column:
-                axis.text(0.5, 0.5, names[row], ha="center", va="center", fontweight="bold", transform=axis.transAxes)
+        figure = Figure(figsize=(DOUBLE_COLUMN, DOUBLE_COLUMN + 0.6))
+        axis = figure.subplots()
+        drawn = [_cell(triangles[0 if row > column else -1], row, column, low, high) for row, column in cells]
+        # All cells in one axes, their points moved to where the cell is: a hundred axes would take seconds. The grey
+        # points are a raster, since there are thousands in each cell.
+        others, own, weights = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+        axis.scatter(*others.T, s=0.6, color="0.8", linewidths=0, rasterized=True, zorder=0)
+        axis.scatter(*own.T, s=2.5, c=weights, cmap=LAMBDA_MAP, vmin=0, vmax=1, linewidths=0, zorder=1)
+        frames = [Rectangle((_PITCH * column, -_PITCH * row), 1, 1) for row, column in cells]
+        axis.add_collection(PatchCollection(frames, facecolors="none", edgecolors="0.7", linewidths=0.3))
+        for k, name in enumerate(names):
+            axis.text(_PITCH * k + 0.5, 0.5 - _PITCH * k, name, ha="center", va="center", fontweight="bold")
+        axis.set(xlim=(-0.02, _PITCH * K), ylim=(-_PITCH * (K - 1) - 0.02, 1.02), aspect="equal")
+        axis.set_axis_off()
         titles = f"below the diagonal: {lower.title}" + ("" if upper is None else f";  above it: {upper.title}")
-        ends = " to ".join(f"{end:.1f}".replace("-", "\N{MINUS SIGN}") for end in limits)
-        figure.text(
-            0.5, 1 - 0.05 / figure.get_figheight(), f"{titles};  both axes {ends} logits", ha="center", va="top"
-        )
+        ends = " to ".join(f"{end:.1f}".replace("-", "\N{MINUS SIGN}") for end in (low, high))
+        axis.set_title(f"{titles};  both axes {ends} logits")
         label = "λ, weight of the smaller class i of the cell's pair (i to the right, j upwards); grey: other pairs"
-        lambda_bar(figure, label, place=(0.3, bottom - 0.16 / figure.get_figheight(), 0.4, 0.012))
+        lambda_bar(figure, label, axes=[axis])
         return figure
+
+
+def _cell(
+    some: "_Triangle", row: int, column: int, low: float, high: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the points of a cell, in the figure's coordinates: those of other pairs, of its own, and their weights."""
+    i, j = min(row, column), max(row, column)
+    points = (some.logits[:, [i, j]] - low) / (high - low) + np.array([_PITCH * column, -_PITCH * row])
+    own = (some.low == i) & (some.high == j)
+    return points[~own], points[own], some.weight[own]
 
 
 @dataclass(frozen=True)
@@ -90,22 +98,3 @@ class _Triangle:
             raise ValueError(f"logits, class_a, class_b, lam: got {lengths} rows, expected as many of each")
         logits = logits - logits.mean(1, keepdims=True)
         return _Triangle(logits, np.minimum(a, b), np.maximum(a, b), np.where(a < b, lam, 1 - lam))
-
-
-def _draw(axis: Axes, some: _Triangle, i: int, j: int) -> None:
-    own = (some.low == i) & (some.high == j)
-    # A raster: thousands of grey dots in each of a hundred cells would make the vector file too large to open.
-    axis.scatter(
-        some.logits[~own, i], some.logits[~own, j], s=0.6, color="0.8", linewidths=0, rasterized=True, zorder=0
-    )
-    axis.scatter(
-        some.logits[own, i],
-        some.logits[own, j],
-        s=2.5,
-        c=some.weight[own],
-        cmap=LAMBDA_MAP,
-        vmin=0,
-        vmax=1,
-        linewidths=0,
-        zorder=1,
-    )

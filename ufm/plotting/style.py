@@ -31,14 +31,9 @@ def style() -> AbstractContextManager:
     return mpl_style.context(Path(__file__).with_name("ufm.mplstyle"))
 
 
-def lambda_bar(
-    figure: Figure, label: str, *, axes: Sequence[Axes] = (), place: tuple[float, float, float, float] | None = None
-) -> Colorbar:
-    """Add the colour scale of lambda, from 0 to 1: below the axes, or at a place (left, bottom, width, height)."""
+def lambda_bar(figure: Figure, label: str, *, axes: Sequence[Axes]) -> Colorbar:
+    """Add the colour scale of lambda, from 0 to 1, below the axes."""
     mappable = ScalarMappable(Normalize(0, 1), LAMBDA_MAP)
-    if place is None:
-        bar = figure.colorbar(mappable, ax=list(axes), location="bottom", shrink=0.45, aspect=30, pad=0.03)
-    else:
-        bar = figure.colorbar(mappable, cax=figure.add_axes(place), orientation="horizontal")
+    bar = figure.colorbar(mappable, ax=list(axes), location="bottom", shrink=0.45, aspect=30, pad=0.03)
     bar.set_label(label)
     return bar
