@@ -27,4 +27,5 @@ NAMES = (
     "path",
     "calibration",
     "beta",
+    "closeness",
 )

@@ -56,6 +56,7 @@ WORDS: dict[str, tuple[set[str], set[str]]] = {
     "minority": ({"cosine between rare rows"}, {"no mixup", "predicted collapse"}),
     "methods": ({"seconds, one thread", "certified gap / objective"}, {"Newton", "L-BFGS"}),
     "calibration": ({"accuracy on test images", "confidence  max$_k$ $p_k$"}, DATA | {"label", "closed form"}),
+    "closeness": ({"training loss, last epoch (nats)", "width at λ = 0.9, over predicted"}, DATA | {"CNN", "ViT"}),
     "beta": ({"β fit-free, from the classifier alone", "β fitted to the logits"}, DATA | {"equal", "ten times"}),
 }
 PLANES = [name for name, words in WORDS.items() if words is PLANAR]
