@@ -7,34 +7,36 @@ Run again after an interruption, it goes on from the last finished epoch. Exit s
 """
 
 import dataclasses
+import json
 import platform
 import sys
 import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.numpy import save_file
 
 import ufm
-from experiments.claims import exact_claims, network_claims, print_claims, print_solver
 from experiments.data import load_data
 from experiments.record import Recording, record_run
-from experiments.report import write_report
 from experiments.training import TrainConfig, train
 from experiments.training.run import read_run
-from figures import draw_all
 from ufm.arrays import check_integer, check_number
 from ufm.console import parse
-from ufm.predictions import Head
-from ufm.storage import atomic_path, write_json
+from ufm.reports import Claim, Report, demo_run, report
+from ufm.reports.claims import solver_claim, verification_claims
+from ufm.reports.pictures import CLASSES, ideal_features, of_classes
+from ufm.storage import atomic_path, to_json, write_json
 from ufm.targets import pair_labels
 from ufm.verification import Verification, verify
 
 _NUM_CLASSES = 10
-_PLANAR_CLASSES = (0, 1, 2)
+# Pictures that are kept as files beside the report; the page has them all.
+_SAVED = ("planar", "channel", "confidence")
 _LAMBDA_GRID = np.linspace(0.01, 0.99, 99)
 
 
@@ -111,7 +113,6 @@ def run(config: DemoConfig, *, progress: bool = True) -> int:
     }
 
     print("5/5  figures and report")
-    claims = exact_claims(verification, comparisons) + network_claims(trained.history[-1]["test_accuracy"], comparisons)
     results = {
         "config": asdict(config),
         "versions": _versions(),
@@ -119,22 +120,42 @@ def run(config: DemoConfig, *, progress: bool = True) -> int:
         "theory": _theory(verification, config.train.mixing.alpha),
         "solver": solver,
         "network": trained.history[-1],
+        "recordings": {mode: some.description for mode, some in activations.items()},
         "comparison": {mode: _comparison(comparison) for mode, comparison in comparisons.items()},
         "training": trained.history,
-        "claims": [claim.record() for claim in claims],
+        "claims": [claim.record() for claim in exact_claims(verification, comparisons)],
         "seconds": time.perf_counter() - begin,
     }
     # An older run's report must not stand beside new numbers, whenever this run is killed.
     for name in ("report.html", "results.json", "planar.safetensors"):
         (out / name).unlink(missing_ok=True)
     _save_planar(out / "planar.safetensors", activations, comparisons["eval"])
+    made = _report(results, config, out)
+    [section] = made.sections
+    network_claims = section.claims + section.others
+    results["claims"] += [claim.record() for claim in network_claims]
     write_json(out / "results.json", results)
-    pictures = draw_all(out, out)
-    report = write_report(out, results, claims, pictures)
+    for picture in section.pictures:
+        if picture.name in _SAVED:
+            picture.save(out)
+    page = made.write(out / "report.html")
 
-    print_claims(claims)
-    print(f"\nReport: {report}   ({time.perf_counter() - begin:.0f} s)")
-    return 0 if all(claim.passed for claim in claims if claim.exact) else 1
+    print_claims("Closed form against direct solver (exact)", section.exact)
+    print_claims("Theory against the network", network_claims)
+    print(f"\nReport: {page}   ({time.perf_counter() - begin:.0f} s)")
+    return 1 if made.failed else 0
+
+
+def exact_claims(verification: Verification, comparisons: dict[str, ufm.Comparison]) -> list[Claim]:
+    """Return the claims of closed form against solver, which must hold."""
+    claims = verification_claims(verification, "the demo's UFM, solved from random starts")
+    return claims + [solver_claim("the demo", mode, comparison) for mode, comparison in comparisons.items()]
+
+
+def _report(results: dict[str, Any], config: DemoConfig, out: Path) -> Report:
+    # As read back from disk, so that `ufm report` on the folder makes the same page.
+    run = demo_run(json.loads(to_json(results)), out, config.out)
+    return report([run], f"python -m experiments.demo --out {config.out}")
 
 
 def _theory(verification: Verification, alpha: float) -> dict:
@@ -181,22 +202,20 @@ def _save_planar(path: Path, activations: dict[str, ufm.Activations], comparison
     lambda_H that the fitted beta implies.
     """
     some = activations["eval"]
-    three = torch.tensor(_PLANAR_CLASSES)
-    chosen = (torch.isin(some.class_a, three) & torch.isin(some.class_b, three)).nonzero()[:, 0][:1500]
-    etf = Head(some.classifier, some.bias).etf_rows
-    labels = some.labels[chosen]
-    ideal = ufm.UFM(ufm.Targets(labels), etf.shape[1], 0.0, comparison.feature_decay, classifier=etf)
+    chosen = of_classes(some, CLASSES)
+    ideal = ideal_features(some, comparison, chosen)
     features = {
         "network_train": (activations["train"].classifier, activations["train"].features[chosen]),
         "network_eval": (some.classifier, some.features[chosen]),
-        "solver": (etf, ufm.solve(ideal, "gradient_descent", tol=1e-9, device="cpu").features),
-        "closed_form": (etf, ufm.fixed_classifier(etf, labels, comparison.feature_decay).features),
+        "solver": ideal["direct solver"],
+        "closed_form": ideal["closed form"],
     }
     arrays = {name: getattr(some, name)[chosen].numpy() for name in ("class_a", "class_b", "lam")}
     for name, (classifier, h) in features.items():
-        plane = ufm.classifier_plane(classifier[three].double())
+        rows = classifier[list(CLASSES)].double()
+        plane = ufm.classifier_plane(rows)
         arrays[f"{name}.points"] = np.asarray(plane.project(torch.as_tensor(h).double()), dtype=np.float32)
-        arrays[f"{name}.rows"] = np.asarray(plane.project(classifier[three].double()), dtype=np.float32)
+        arrays[f"{name}.rows"] = np.asarray(plane.project(rows), dtype=np.float32)
     with atomic_path(path) as temporary:
         save_file(arrays, temporary)
 
@@ -204,6 +223,27 @@ def _save_planar(path: Path, activations: dict[str, ufm.Activations], comparison
 def _versions() -> dict[str, str]:
     packages = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn", "matplotlib")}
     return {"ufm": ufm.__version__, "python": platform.python_version(), **packages, "machine": platform.machine()}
+
+
+def print_solver(rows: list[dict[str, Any]]) -> None:
+    """Print one line per direct solve."""
+    print(f"     {'classifier':<11}{'method':<18}{'objective':>19}{'gradient':>10}{'gap':>10}{'closed form':>13}")
+    for row in rows:
+        figures = (
+            f"{row['objective']:>19.15f}{row['gradient_norm']:>10.1e}{row['gap']:>10.1e}{row['logit_error']:>13.1e}"
+        )
+        print(f"     {row['classifier']:<11}{row['method']:<18}{figures}")
+
+
+def print_claims(title: str, claims: list[Claim]) -> None:
+    """Print one verdict line per claim."""
+    names = [claim.name if claim.mode is None else f"{claim.mode} mode: {claim.name}" for claim in claims]
+    width = max(map(len, names), default=0)
+    print(f"\n{title}\n{'verdict':<8} {'claim':<{width}}  {'measured':>10}    threshold")
+    for name, claim in zip(names, claims, strict=True):
+        verdict = {True: "PASS", False: "FAIL", None: "-"}[claim.passed]
+        measured = "-" if claim.measured is None else f"{claim.measured:.3g}"
+        print(f"{verdict:<8} {name:<{width}}  {measured:>10} {claim.relation} {claim.threshold:g}")
 
 
 if __name__ == "__main__":

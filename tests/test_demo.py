@@ -14,10 +14,10 @@ import torch
 
 import ufm
 from experiments import demo
-from experiments.claims import Claim, exact_claims, network_claims
 from experiments.networks import NetworkConfig
 from experiments.training import TrainConfig
 from tests.networks import following_the_theory
+from ufm.reports import Claim, read_run, report
 from ufm.verification import Verification
 
 TINY = TrainConfig(network=NetworkConfig(width=4, dim=12), epochs=3, batch_size=256)
@@ -40,26 +40,31 @@ def test_demo_end_to_end_at_tiny_size(tmp_path: Path, capsys: pytest.CaptureFixt
     for mode in ("train", "eval"):
         names = [score["name"] for score in results["comparison"][mode]["scores"]]
         assert {"closed form", "straight line", "solver, nearest ETF", "own classifier"} <= set(names)
-    report = (tmp_path / "report.html").read_text()
-    assert report.count("data:image/png;base64,") == 3
-    assert 'src="http' not in report
+    exact = [claim for claim in results["claims"] if claim["exact"]]
+    assert all(claim["passed"] for claim in exact)
+    assert len(exact) == 26
+    assert {claim["mode"] for claim in results["claims"] if not claim["exact"]} == {"eval", "train"}
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 5
     for name in ("planar", "channel", "confidence"):
         for suffix in (".png", ".pdf"):
             assert (tmp_path / (name + suffix)).stat().st_size > 2000
+    train_mode, eval_mode = (ufm.load(tmp_path / f"activations_{mode}.safetensors") for mode in ("train", "eval"))
+    assert train_mode.description["mode"] == "train"
+    assert eval_mode.description["mode"] == "eval"
+    assert torch.equal(train_mode.lam, eval_mode.lam)
+    assert not torch.allclose(train_mode.logits, eval_mode.logits)
+    # The library makes the same page of the folder.
+    again = report([read_run(tmp_path)], f"python -m experiments.demo --out {tmp_path}").html()
+    same = again.replace(f"<code>{tmp_path}</code>", "") == page.replace(f"<code>{config.out}</code>", "")
+    assert same
 
 
 def test_demo_exit_status_tells_of_exact_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = demo.DemoConfig(out=str(tmp_path), samples=1500, nodes=3, dim=10, train=TINY)
-    monkeypatch.setattr(demo, "exact_claims", lambda *_: [Claim("wrong", 1.0, "<=", 0.5, True)])
+    monkeypatch.setattr("ufm.reports.page.draw", lambda *_: [])
+    monkeypatch.setattr(demo, "exact_claims", lambda *_: [Claim("wrong", "wrong", 1.0, "<=", 0.5, True)])
     assert demo.run(config, progress=False) == 1
-
-
-def test_claims_keep_to_their_relation():
-    assert Claim("a", 1.0, "<=", 1.0, True).passed
-    assert not Claim("a", 1.1, "<=", 1.0, True).passed
-    assert Claim("a", 1.1, ">=", 1.0, True).passed
-    assert not Claim("a", float("nan"), ">=", 1.0, True).passed
-    assert not network_claims(0.5, {"eval": _comparison()})[0].passed
 
 
 def _comparison():
@@ -98,22 +103,16 @@ def test_demo_refuses_bad_input_in_one_line(tmp_path: Path, arguments: list[str]
     assert finished.stderr.count("\n") == 1
 
 
-def test_both_modes_are_recorded(tmp_path: Path):
-    config = demo.DemoConfig(out=str(tmp_path), samples=1500, nodes=3, dim=10, train=TINY)
-    assert demo.run(config, progress=False) == 0
-    train_mode, eval_mode = (ufm.load(tmp_path / f"activations_{mode}.safetensors") for mode in ("train", "eval"))
-    assert train_mode.description["mode"] == "train"
-    assert eval_mode.description["mode"] == "eval"
-    assert torch.equal(train_mode.lam, eval_mode.lam)
-    assert not torch.allclose(train_mode.logits, eval_mode.logits)
-
-
 def test_a_claim_is_not_met_by_a_solve_that_did_not_converge():
     verification = Verification(ufm.joint_optimum(ufm.Mixup(5), 0.02, 0.02), {}, {}, [])
     good = dataclasses.replace(_comparison(), solver_error=1e-9, solver_converged=True)
     nan = dataclasses.replace(good, solver_error=float("nan"))
     stuck = dataclasses.replace(good, solver_converged=False)
-    assert exact_claims(verification, {"a": good, "b": good})[-1].passed
+
+    def hold(comparisons: dict[str, ufm.Comparison]) -> bool:
+        return all(claim.passed for claim in demo.exact_claims(verification, comparisons))
+
+    assert hold({"a": good, "b": good})
     for bad in (nan, stuck, dataclasses.replace(good, solver_error=None)):
         for pair in ({"a": good, "b": bad}, {"a": bad, "b": good}):
-            assert not exact_claims(verification, pair)[-1].passed
+            assert not hold(pair)

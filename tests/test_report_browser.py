@@ -40,7 +40,7 @@ page.onload = () => {{
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     place = tmp_path_factory.mktemp("runs")
-    long = "a-run-whose-name-is-so-long-that-it-does-not-fit-on-the-line-of-a-phone-at-all"
+    long = "a_run_whose_name_is_so_long_that_it_does_not_fit_on_the_line_of_a_phone_at_all"
     runs = [read_run(write_run(place / long, theory_network())), read_run(write_run(place / "b", straight_network()))]
     return {"one": report(runs[:1], "ufm report a").html(), "several": report(runs, "ufm report a b").html()}
 

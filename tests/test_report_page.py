@@ -154,14 +154,18 @@ def test_an_unflattering_figure_stands_on_the_page(folders: list[Path]):
 
 def test_a_picture_that_cannot_be_drawn_says_why(folders: list[Path]):
     run = read_run(folders[0])
-    assert run.samples is not None
-    # No sample of three classes.
-    few = dataclasses.replace(run.samples, class_a=run.samples.class_a * 0 + 1, class_b=run.samples.class_b * 0 + 2)
-    html = report([dataclasses.replace(run, samples=few, calibration=None)], "").html()
-    assert_sound(html)
+    some = theory_network(4)
+    # No sample is of the classes 0, 1 and 2 only.
+    few = dataclasses.replace(some, class_a=some.class_a * 0 + 3)
+    html = report([dataclasses.replace(run, samples=few, num_classes=4)], "").html()
+    assert len(assert_sound(html).of("img")) == 5
+    assert "Not drawn: classes: got (0, 1, 2), of which no sample is" in html
+
+
+def test_a_run_without_samples_has_the_pictures_that_need_none(folders: list[Path]):
+    html = report([dataclasses.replace(read_run(folders[0]), samples=None, num_classes=None)], "").html()
+    assert len(assert_sound(html).of("img")) == 4
     assert "Not drawn" not in html
-    page = report([dataclasses.replace(run, samples=None, planar=(), num_classes=None)], "").html()
-    assert len(assert_sound(page).of("img")) == 4
 
 
 def test_the_command_writes_the_page_and_says_where(

@@ -1,4 +1,4 @@
-"""Command line: `ufm predict | solve | verify | compare`. Heavy imports wait until a command runs.
+"""Command line: `ufm predict | solve | verify | compare | report | figures`. Heavy imports wait until a command runs.
 
 Exit status: 0 success; 1 a solve that did not converge, a check that failed, a file that could not be written or a
 process that ended; 2 bad input.
@@ -10,7 +10,9 @@ from typing import Annotated
 import tyro
 
 from ufm.commands.compare import Compare
+from ufm.commands.figures import Figures
 from ufm.commands.predict import Predict
+from ufm.commands.report import Report
 from ufm.commands.solve import Solve
 from ufm.commands.verify import Verify
 from ufm.console import parse
@@ -20,6 +22,8 @@ Command = (
     | Annotated[Solve, tyro.conf.subcommand("solve")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Figures, tyro.conf.subcommand("figures")]
 )
 
 

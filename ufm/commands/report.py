@@ -1,0 +1,68 @@
+"""`ufm report`."""
+
+import shlex
+from dataclasses import dataclass, fields
+
+import tyro
+
+from ufm.commands.output import print_json
+
+
+@dataclass(frozen=True)
+class Report:
+    """One HTML page on trained networks: the paper's claims with evidence and verdict, pictures, configuration."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """folders of compared runs (with comparison.json) or of a demo (with results.json), or files of recorded
+    activations, which are compared here and now"""
+    out: str = "report.html"
+    """file to write"""
+    alpha: float | None = 1.0
+    """of the mixup that a network was trained with, > 0, where the run has no config.json; None for no mixup"""
+    weight_decay: float | None = None
+    """lambda_W of the trained classifier of recorded activations, > 0; needed for the fit-free beta"""
+    loss: str = "cross_entropy"
+    """cross_entropy or mean_squared_error, where the run has no config.json"""
+    classes: tuple[int, int, int] = (0, 1, 2)
+    """the three classes of the planar picture"""
+    json: bool = False
+    """print the claims as JSON"""
+
+    def run(self) -> int:
+        """Write the page and print where it is; exit status 1 if an exact claim failed."""
+        if not self.runs:
+            raise ValueError("runs: got none, expected at least one folder or file")
+        from ufm.reports import read_run, report
+
+        options = {"alpha": self.alpha, "weight_decay": self.weight_decay, "loss": self.loss}
+        made = report([read_run(path, **options) for path in self.runs], self._command(), classes=self.classes)
+        path = made.write(self.out)
+        if self.json:
+            print_json(
+                {
+                    "report": path.as_posix(),
+                    "exact": [claim.record() for claim in made.exact],
+                    "runs": [
+                        {
+                            "name": section.run.name,
+                            "source": section.run.source,
+                            "claims": [claim.record() for claim in section.claims + section.others],
+                        }
+                        for section in made.sections
+                    ],
+                }
+            )
+        else:
+            print(made.summary())
+            print(path)
+        return 1 if made.failed else 0
+
+    def _command(self) -> str:
+        """Return the command line that makes this page, options as given."""
+        words = ["ufm", "report", *self.runs]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("runs", "json") and value != field.default:
+                values = value if isinstance(value, tuple) else (value,)
+                words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+        return shlex.join(words)

@@ -1,0 +1,140 @@
+"""The report: one HTML page that holds everything it shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+import ufm
+from ufm.reports.claims import LIVE, Claim, Verdict, count, families
+from ufm.reports.measures import exact_claims, network_claims
+from ufm.reports.pictures import CLASSES, Picture, draw
+from ufm.reports.runs import Run
+from ufm.reports.tables import Table, accuracy_of, mode_words, number, overview, run_tables
+from ufm.storage import atomic_path, to_json
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """What the page says of one run: claims in the run's own mode and in others, pictures, tables, configuration."""
+
+    run: Run
+    exact: list[Claim]
+    claims: list[Claim]
+    others: list[Claim]
+    pictures: list[Picture]
+
+    @property
+    def tables(self) -> list[Table]:
+        """The run's tables."""
+        return run_tables(self.run)
+
+    @property
+    def configuration(self) -> str:
+        """The run's configuration as text, or ""."""
+        return to_json(self.run.configuration) if self.run.configuration else ""
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in a sentence or two."""
+        run, score = self.run, {score.name: score for score in self.run.comparison.scores}
+        accuracy, closed, line = accuracy_of(run), score["closed form"].r2, score["straight line"].r2
+        test = "" if accuracy is None else f", test accuracy {100 * accuracy:.1f} %"
+        return (
+            f"{run.name} ({run.training.description}{test}): {verdicts(self.claims)}. With one fitted number the "
+            f"closed form explains {_percent(closed)} of the variance of the logits on mixed inputs, a straight line "
+            f"in the label {_percent(line)}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A report on one or more runs. command: that makes it, shown on the page."""
+
+    sections: list[Section]
+    command: str
+
+    @property
+    def exact(self) -> list[Claim]:
+        """The exact claims of all runs, each once."""
+        return list(dict.fromkeys(claim for section in self.sections for claim in section.exact))
+
+    @property
+    def failed(self) -> bool:
+        """Whether an exact claim does not hold."""
+        return any(claim.verdict is Verdict.FAILS for claim in self.exact)
+
+    def summary(self) -> str:
+        """Return a line on the exact claims, and one on each run's claims, by mode."""
+        lines = [f"closed form against direct solver: {verdicts(self.exact)}"]
+        for section in self.sections:
+            for mode in section.run.modes:
+                claims = [claim for claim in section.claims + section.others if claim.mode == mode]
+                lines.append(f"{section.run.name}, {mode_words(mode)}: {verdicts(claims)}")
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        """Return the page; it refers to nothing outside of itself."""
+        environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+        environment.filters |= {"number": number}
+        source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
+        return environment.from_string(source).render(
+            report=self,
+            sections=self.sections,
+            exact=families(self.exact),
+            exact_counts=verdicts(self.exact),
+            solves=LIVE if any(section.run.checks is None for section in self.sections) else "",
+            verdicts=verdicts,
+            matrix=claim_matrix(self.sections) if len(self.sections) > 1 else None,
+            overview=overview([section.run for section in self.sections]),
+            version=ufm.__version__,
+        )
+
+    def write(self, path: str | Path) -> Path:
+        """Write the page to a file, atomically, and return its path."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(self.html(), encoding="utf-8")
+        return Path(path)
+
+
+def report(runs: Sequence[Run], command: str, *, classes: tuple[int, int, int] = CLASSES) -> Report:
+    """Return the report on these runs. classes: of the planar picture, three of 0..K-1.
+
+    Raises ValueError if there is no run, or one has no such classes.
+    """
+    if not runs:
+        raise ValueError("runs: got none, expected at least one")
+    # A run whose number of classes is not known has none to draw.
+    K = min((run.num_classes for run in runs if run.num_classes is not None), default=3)
+    if classes != CLASSES and (len(set(classes)) != 3 or not all(0 <= k < K for k in classes)):
+        raise ValueError(f"classes: got {classes}, expected three different ones in 0..{K - 1}")
+    return Report([_section(run, classes) for run in runs], command)
+
+
+def _section(run: Run, classes: tuple[int, int, int]) -> Section:
+    claims = network_claims(run)
+    own = [claim for claim in claims if claim.mode == run.mode]
+    others = [claim for claim in claims if claim.mode != run.mode]
+    return Section(run, exact_claims(run), own, others, draw(run, classes))
+
+
+def verdicts(claims: Sequence[Claim]) -> str:
+    """Return how many of the claims hold, in words."""
+    counts = count(claims)
+    held, failed, other = (counts[verdict] for verdict in Verdict)
+    words = [f"{held} of {held + failed} claims hold" if held + failed else "no claim applies"]
+    words += [f"{failed} {'does' if failed == 1 else 'do'} not"] if failed else []
+    words += [f"{other} {'does' if other == 1 else 'do'} not apply"] if other and held + failed else []
+    return ", ".join(words)
+
+
+def claim_matrix(sections: Sequence[Section]) -> list[tuple[str, list[Claim | None]]]:
+    """Return one row per claim, by name, with each run's in the order of the runs; None where a run lacks it."""
+    by_run = [{claim.name: claim for claim in section.claims} for section in sections]
+    names = dict.fromkeys(name for claims in by_run for name in claims)
+    return [(name, [claims.get(name) for claims in by_run]) for name in names]
+
+
+def _percent(value: float) -> str:
+    return f"{number(100 * value, '.0f')} %"
