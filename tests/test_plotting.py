@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import ufm
 from ufm.plotting import (
@@ -200,5 +201,7 @@ def test_convergence_figure_draws_every_history():
     assert figure.axes[0].lines[2].get_linestyle() == "--"
     assert len(np.asarray(figure.axes[1].lines[0].get_xdata())) == 0
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["first", "second", "mixup", "not mixed"]
+    assert [text.get_text() for text in figure.axes[1].texts] == ["not measured"]
+    FigureCanvasAgg(figure).draw()
     with pytest.raises(ValueError, match="histories: got none of nc1"):
         convergence_figure({"empty": [{"epoch": 0}]})

@@ -26,7 +26,8 @@ def convergence_figure(
 ) -> Figure:
     """Return NC1, NC2, NC3 and the classifier's distance to its nearest ETF against the epoch, a line per history.
 
-    histories: rows with `epoch` (from 0) and the measures, by label; a row without a measure is left out of its line.
+    histories: rows with `epoch` (from 0) and the measures, by label; a row without a measure is left out of its line,
+    and a measure that no row has is said to be missing.
     others: histories of another kind, dashed, in the colour of the same label. kinds: the words for the two. Raises
     ValueError if no row has any measure.
     """
@@ -40,7 +41,12 @@ def convergence_figure(
             for group, dashes, face in ((histories, "-", None), (others or {}, "--", "white")):
                 for label, rows in group.items():
                     _draw(axis, name, rows, labels.index(label), dashes, face)
-            axis.set(title=title, xlabel="epoch", xscale="log", yscale="log")
+            axis.set(title=title, xlabel="epoch")
+            if not any(np.isfinite(line.get_ydata()).any() for line in axis.lines):
+                axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes)
+                axis.set(xticks=[], yticks=[])
+                continue
+            axis.set(xscale="log", yscale="log")
             for side in (axis.xaxis, axis.yaxis):
                 side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.xaxis.set_minor_formatter(NullFormatter())
