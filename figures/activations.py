@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from figures.drawing import Drawing, script
-from figures.networks import ARCHITECTURES, DATA, PROJECTION, network, source
+from figures.networks import ARCHITECTURES, DATA, PROJECTION, network, planar_source
 from ufm.plotting import planar_figure
 
 # What each data set's main run, <data>-mixup, is; other architectures have theirs in their name.
@@ -29,7 +29,7 @@ def draw(results: Path) -> Drawing:
     )
     caption = f"""
         Networks trained with mixup (alpha = 1): architectures by data sets, with test accuracy. {PROJECTION}
-        {source(shown)}
+        {planar_source(shown.values())}
     """
     return Drawing(figure, "Features of mixed images, architectures by data sets", caption)
 

@@ -6,7 +6,7 @@ import torch
 
 import ufm
 from figures.drawing import Drawing, script
-from figures.networks import CLASSES, PROJECTION, network, source
+from figures.networks import CLASSES, PROJECTION, network, planar_source
 from ufm.plotting import planar_figure, planar_panel
 
 _DIM, _NODES = 32, 12
@@ -46,7 +46,7 @@ def draw(results: Path) -> Drawing:
         Closed form at the network's fitted beta = {beta:.0f}, on the network's labels; the UFM itself (K = 10, d =
         {_DIM}, {_NODES} values of lambda) minimised from a random start with seed 0 at the penalties that this beta
         implies, certified gap {solution.certificate.gap:.0e}; CNNs trained on Fashion-MNIST with and without mixup
-        (alpha = 1). {PROJECTION} {source({"a": mixed, "b": unmixed})}
+        (alpha = 1). {PROJECTION} {planar_source([mixed, unmixed])}
     """
     return Drawing(figure, "Closed form, direct solver and network", caption)
 

@@ -26,18 +26,21 @@ def draw(results: Path) -> Drawing:
                 face = PALETTE[i] if mixed else "none"
                 look = {"marker": MARKERS[i], "color": PALETTE[i], "markerfacecolor": face, "markersize": 4.5}
                 axis.plot(*np.array(points).reshape(-1, 2).T, linestyle="", **look, label=title if mixed else None)
-        ends = np.array([5, 2e4])
+        fitted, free = (np.array([some.comparison[name] for some in every]) for name in ("beta", "beta_fit_free"))
+        ends = np.array([min(fitted.min(), free.min()) / 2, max(fitted.max(), free.max()) * 2])
         for factor, dashes, label in ((1, "-", "equal"), (10, "--", "ten times")):
             axis.plot(ends, factor * ends, dashes, color="0.6", linewidth=0.7, zorder=0, label=label)
-        axis.set(xscale="log", yscale="log", xlim=(5, 2e3), ylim=(200, 2e4), aspect="equal")
+        axis.plot([], [], "o", color="0.3", markersize=4.5, markerfacecolor="none", label="hollow: not mixed")
+        axis.set(xscale="log", yscale="log", aspect="equal")
+        axis.set(xlim=(fitted.min() / 2, fitted.max() * 2), ylim=(free.min() / 3, free.max() * 2))
         axis.set(xlabel="β fitted to the logits", ylabel="β fit-free, from the classifier alone")
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     caption = f"""
         beta from the size of the trained classifier and its weight decay alone, against beta fitted to the network's
-        logits. Were the last layer at a stationary point of the UFM, both would be equal. Filled: with mixup; hollow:
-        not mixed. Eval mode, seed 0 but for the runs of other seeds; the {len(every)} committed runs that have both
-        (SGD's weight decay on a free classifier with cross entropy); unmixed runs compared on images mixed with alpha
-        = 1.
+        logits. For a network trained with mixup both would be equal if its last layer were at a stationary point of
+        the UFM; the fitted beta of an unmixed one (hollow) is that of images mixed with alpha = 1, which it never
+        saw. Eval mode, training seed as in the run's name (else 0); the {len(every)} committed runs that have both
+        (SGD's weight decay on a free classifier with cross entropy).
     """
     return Drawing(figure, "Fit-free against fitted beta", caption)
 

@@ -88,6 +88,7 @@ def _scatter(axis: Axes, every: list[Shown], point: Callable[[Shown], tuple[floa
                     markerfacecolor=PALETTE[i] if mixed else "none",
                     label=title if mixed else None,
                 )
+    axis.plot([], [], "o", color="0.3", markersize=4.5, markerfacecolor="none", label="hollow: not mixed")
     low = min(*axis.get_xlim(), *axis.get_ylim())
     axis.plot([low, 1], [low, 1], color="0.6", linewidth=0.6, zorder=0)
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 import ufm
 from figures.drawing import Drawing, script
-from figures.networks import network, source
+from figures.networks import network, scored_source
 from ufm.plotting import (
     DASHES,
     DEPTH_LABEL,
@@ -38,18 +38,13 @@ def draw(results: Path) -> Drawing:
             left.plot(lam, shape.width, **look, label=f"closed form, β = {beta:,}")
             right.plot(lam, shape.depth, **look)
             right.plot(lam, shape.depth_asymptotic, color=PALETTE[i], linewidth=0.5)
-            left.plot(
-                lam if i == 0 else [],
-                shape.width_asymptotic if i == 0 else [],
-                color="0.3",
-                linewidth=0.5,
-                label="asymptotic for β → ∞" if i == 0 else None,
-            )
         for marker, (name, title) in zip(MARKERS, _RUNS.items(), strict=False):
             curve, beta = shown[name].curve("network"), shown[name].comparison["beta"]
+            own = ufm.channel(lam, beta, _K)
             for axis, quantity in ((left, "width"), (right, "depth")):
                 band = getattr(curve, f"{quantity}_band")
                 mean = getattr(curve, quantity)
+                axis.plot(lam, getattr(own, quantity), "--", color=NETWORK, linewidth=0.5)
                 axis.errorbar(
                     curve.lam,
                     mean,
@@ -62,15 +57,18 @@ def draw(results: Path) -> Drawing:
                     markeredgewidth=0.7,
                     label=f"network, {title} (β fitted {beta:.0f})",
                 )
+        left.plot(lam, ufm.channel(lam, 1.0, _K).width_asymptotic, color="0.3", linewidth=0.5, label="asymptote, β → ∞")
+        left.plot([], [], color=NETWORK, linewidth=0.5, linestyle="--", label="closed form at the networks' β")
         left.set(xlabel=LAMBDA_LABEL, ylabel=WIDTH_LABEL, xlim=(0, 1), ylim=(-7, 7))
         right.set(xlabel=LAMBDA_LABEL, ylabel=DEPTH_LABEL, xlim=(0, 1), ylim=(0, None))
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     caption = f"""
         Different-class features, K = {_K}: difference of the two classes' logits (width) and their mean above the
-        others' (depth). Thick: closed form; thin: its asymptotics, log(lambda/(1 - lambda)) for the width, whatever
-        beta, and Lambert's W0(K beta/2 sqrt(lambda (1 - lambda))) for the depth. Markers: means by bin of lambda of
-        CNNs trained with mixup (alpha = 1), bars 95 % bootstrap intervals of the means (mostly smaller than the
-        markers). {source(shown).replace("committed samples", "or more samples")}
+        others' (depth). Thick: closed form at four beta; thin: its asymptotes, log(lambda/(1 - lambda)) for the
+        width, whatever beta, and Lambert's W0(K beta/2 sqrt(lambda (1 - lambda))) for the depth, in the colour of the
+        beta. Markers: means by bin of lambda of CNNs trained with mixup (alpha = 1), with 95 % bootstrap intervals
+        (mostly smaller than the markers); dashed black: closed form at the beta fitted to each.
+        {scored_source(shown.values())}
     """
     return Drawing(figure, "The channel", caption)
 

@@ -1,12 +1,13 @@
 """How near networks come to the theory, against how well they fit the mixed labels."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from figures.drawing import Drawing, script
-from figures.networks import ARCHITECTURES, DATA, Shown, all_networks
+from figures.networks import DATA, Shown, all_networks
 from ufm.plotting import DOUBLE_COLUMN, MARKERS, PALETTE, style
 
 
@@ -18,26 +19,38 @@ def draw(results: Path) -> Drawing:
         axes = figure.subplots(1, 3)
         for axis, (measure, label, ideal) in zip(axes, _MEASURES, strict=True):
             for i, data in enumerate(DATA.values()):
-                for j, architecture in enumerate(ARCHITECTURES.values()):
-                    some = [s for s in every if (s.data, s.architecture) == (data, architecture)]
-                    points = np.array([(s.result.run.history[-1]["loss"], measure(s)) for s in some], float)
-                    axis.plot(*points.reshape(-1, 2).T, MARKERS[j], color=PALETTE[i], markersize=4.5)
+                some = sorted((s for s in every if s.data == data), key=_loss)
+                axis.plot([_loss(s) for s in some], [measure(s) for s in some], color=PALETTE[i], linewidth=0.5)
+                for one in some:
+                    fill = _FILLS[one.architecture]
+                    look = {"color": PALETTE[i], "fillstyle": fill, "markersize": 4.5, "markeredgewidth": 0.8}
+                    axis.plot(_loss(one), measure(one), MARKERS[i], **look)
             axis.axhline(ideal, color="0.6", linewidth=0.7, zorder=0)
             axis.set(xlabel="training loss, last epoch (nats)", ylabel=label)
         axes[2].set_yscale("log")
         for i, data in enumerate(DATA.values()):
-            axes[0].plot([], [], color=PALETTE[i], linewidth=3, label=data)
-        for j, architecture in enumerate(ARCHITECTURES.values()):
-            axes[0].plot([], [], MARKERS[j], color="0.3", markersize=4.5, label=architecture)
+            axes[0].plot([], [], color=PALETTE[i], marker=MARKERS[i], markersize=4.5, linewidth=0.5, label=data)
+        for architecture, fill in _FILLS.items():
+            axes[0].plot([], [], "o", color="0.3", fillstyle=fill, markersize=4.5, label=architecture)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
     caption = f"""
-        For the {len(every)} committed runs with mixup (alpha = 1) and cross entropy, a free classifier, seeds as in
-        their names (else 0): R² of the closed form less that of the straight line, width of the channel at lambda = 0.9
-        over the predicted, and beta from the classifier alone over the fitted one (not for AdamW, whose decay is no
-        penalty), against the training loss on mixed labels. Grey: no lead; as predicted. The loss cannot fall below the
-        mean entropy of the labels, 0.45 nats for ten classes. Eval mode.
+        For the {len(every)} committed runs with mixup (alpha = 1) and cross entropy, a free classifier: R² of the
+        closed form less that of the straight line, width of the channel at lambda = 0.9 over the predicted, and beta
+        from the classifier alone over the fitted one (not for AdamW, whose decay is no penalty), against the training
+        loss on mixed labels; runs on one data set are joined. Grey: no lead; as predicted. Within digits, MNIST and
+        Fashion-MNIST the better fit is the nearer to the theory; over all data sets together it is not, and on
+        CIFAR-10 the lead goes the other way. Architecture, epochs and optimiser change at once. The loss cannot fall
+        below the mean entropy of the labels, 0.45 nats for ten classes. Eval mode, training seed as in the run's name
+        (else 0).
     """
-    return Drawing(figure, "The better the fit, the nearer the theory", caption)
+    return Drawing(figure, "Within a data set, the better fit is the nearer to the theory", caption)
+
+
+_FILLS: dict[str, Any] = {"CNN": "full", "ResNet-18": "none", "ViT": "bottom"}
+
+
+def _loss(some: Shown) -> float:
+    return some.result.run.history[-1]["loss"]
 
 
 def _lead(some: Shown) -> float:

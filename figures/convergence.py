@@ -18,7 +18,8 @@ def draw(results: Path) -> Drawing:
     caption = f"""
         Over training: variability of same-class features within classes against between (NC1), distance of their
         class means from a simplex ETF (NC2) and from the classifier (NC3), and relative distance of the classifier
-        from its nearest simplex ETF. Data: same-class training images, eval mode, seed 0, from each run's
+        from its nearest simplex ETF. Data: training images, for mixup runs mixed with another of their class, as in
+        training, plain otherwise (so the two are not the same inputs); eval mode, seed 0; from each run's
         metrics.jsonl; runs {names}.
     """
     return Drawing(figure, "Convergence to the simplex ETF", caption)

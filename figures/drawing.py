@@ -18,6 +18,7 @@ from ufm.storage import atomic_path
 
 RESULTS, OUTPUT = "experiments/results", "figures/output"
 _DPI = 300
+_HEAD = "# Figures\n\nDrawn by `make figures` from committed results."
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,15 @@ def save(drawing: Drawing, name: str, out: Path) -> list[Path]:
 
 def gallery(out: Path) -> str:
     """Return the page of all pictures in a folder, with the captions that they carry, as Markdown."""
-    parts = ["# Figures", "Drawn by `make figures` from committed results."]
+    parts = [_HEAD]
     for name in NAMES:
         path = out / f"{name}.png"
         if not path.is_file():
             continue
         with Image.open(path) as image:
-            words = image.text  # pyright: ignore[reportAttributeAccessIssue]
+            words = getattr(image, "text", {})
+        if not {"Title", "Description"} <= words.keys():
+            continue  # not drawn by `save`
         title, (caption, _, command) = words["Title"], words["Description"].partition(" Command: ")
         parts += [f"## {title}", f"![{title}]({name}.png)", textwrap.fill(caption, 120, break_long_words=False)]
         links = [f"`{command}`", f"[PDF]({name}.pdf)"]
@@ -77,7 +80,10 @@ def gallery(out: Path) -> str:
 
 
 def draw_all(names: Sequence[str], results: Path, out: Path) -> None:
-    """Draw and save figures, print their paths, and write the page README.md of all that are in `out`."""
+    """Draw and save figures, print their paths, and write a page of all that are in `out`, README.md.
+
+    A README.md that is not such a page is left as it is.
+    """
     if not results.is_dir():
         raise ValueError(f"results: got {str(results)!r}, expected a folder of results")
     for name in names:
@@ -85,8 +91,10 @@ def draw_all(names: Sequence[str], results: Path, out: Path) -> None:
     for name in names:
         for path in save(draw(name, results), name, out):
             print(path, flush=True)
-    with atomic_path(out / "README.md") as temporary:
-        temporary.write_text(gallery(out), encoding="utf-8")
+    page = out / "README.md"
+    if not page.is_file() or page.read_text(encoding="utf-8").startswith(_HEAD):
+        with atomic_path(page) as temporary:
+            temporary.write_text(gallery(out), encoding="utf-8")
 
 
 def script(file: str, description: str | None) -> None:

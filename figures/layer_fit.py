@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from figures.drawing import Drawing, script
-from figures.networks import network
+from figures.networks import network, scored_source
 from ufm.plotting import DASHES, DOUBLE_COLUMN, MARKERS, PALETTE, style
 
 _RUNS = ("digits-mixup", "mnist-mixup", "fashion-mixup", "cifar-mixup", "fashion-vit-mixup", "fashion-none")
@@ -20,7 +20,7 @@ def draw(results: Path) -> Drawing:
         axes = figure.subplots(1, 3)
         for i, name in enumerate(_RUNS):
             shown = network(results, name)
-            layers = shown.result.comparison["layers"]
+            layers = shown.layers
             depth = np.arange(1, len(layers) + 1) / len(layers)
             line, channel, interpolation = (
                 np.array([layer[key] for layer in layers], float) for key in ("line", "channel", "interpolation")
@@ -45,12 +45,13 @@ def draw(results: Path) -> Drawing:
         axes[0].set_ylabel("R²")
         axes[2].axhline(0, color="0.6", linewidth=0.6, zorder=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    runs = [network(results, name) for name in _RUNS]
     caption = f"""
-        Left: how well a layer's output on a mixed image is the same mixture of its outputs on the two images (R²; 1
-        is what manifold mixup would feed it). Middle: R² of the mean outputs per class pair and bin of lambda by the
-        closed form's logits at a beta fitted for each layer. Right: what that gains over the best linear function of
-        the label. Data: all recorded samples of mixed training images, eval mode, seed 0; scored on the half that
-        nothing was fitted to; runs {", ".join(_RUNS)}.
+        Left: how well a layer's output on a mixed image is the same mixture of its outputs on the two images (R² over
+        2,000 other mixed images, nothing fitted; 1 is what manifold mixup would feed it). Middle: R² of the mean
+        outputs per class pair and bin of lambda by the closed form's logits, at a beta fitted for each layer on the
+        other half of the samples. Right: what that gains over the best linear function of the label. Outputs averaged
+        over positions; a last stage whose average is the features themselves is left out. {scored_source(runs)}
     """
     return Drawing(figure, "Earlier layers in figures", caption)
 

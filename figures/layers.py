@@ -18,8 +18,11 @@ def draw(results: Path) -> Drawing:
     titles = []
     for name in _RUNS:
         shown = network(results, name)
-        layers = [layer["name"] for layer in shown.result.comparison["layers"]]
-        arrays = load_file(results / "networks" / name / "layers.safetensors")
+        layers = [layer["name"] for layer in shown.layers]
+        path = results / "networks" / name / "layers.safetensors"
+        if not path.is_file():
+            raise ValueError(f"results: got no {str(path)!r}, expected one as experiments.compare writes it")
+        arrays = load_file(path)
         depths = (layers[0], layers[(len(layers) - 1) // 2], layers[-2], layers[-1])
         panels += [_panel(layer, arrays) for layer in depths]
         titles.append(f"{shown.data}, {shown.architecture}")

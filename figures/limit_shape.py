@@ -33,10 +33,9 @@ def draw(results: Path) -> Drawing:
             curves = [(0, "its class" if lam == 1 else "first class"), (2, "a class that is not in the label")]
             curves += [] if lam == 1 else [(1, "second class")]
             for k, name in curves:
-                dashes = {0: "-", 1: "--", 2: ":"}[k]
-                left.plot(
-                    _BETAS, logits[:, k] / np.log(_BETAS), dashes, color=colour, linewidth=1, label=f"{words}: {name}"
-                )
+                dashes = {(1.0, 0): "-", (1.0, 2): ":"}.get((lam, k)) or {0: "--", 1: "-.", 2: (0, (1, 3))}[k]
+                scaled = logits[:, k] / np.log(_BETAS)
+                left.plot(_BETAS, scaled, linestyle=dashes, color=colour, linewidth=1, label=f"{words}: {name}")
             for limit in set(np.asarray(ufm.limit_shape(label))[0].tolist()):
                 left.axhline(limit, color=colour, linewidth=0.5, zorder=0)
         left.set(xscale="log", xlabel=r"$\beta$", ylabel=r"logit / $\log\,\beta$", title=f"K = {_K}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from figures.drawing import Drawing, script
-from figures.networks import DATA, PROJECTION, main_networks, source
+from figures.networks import DATA, PROJECTION, main_networks, planar_source
 from ufm.plotting import planar_figure
 
 _KINDS = {"mixup": "mixup", "none": "not mixed", "mse": "mixup, squared error"}
@@ -20,10 +20,10 @@ def draw(results: Path) -> Drawing:
         row_titles=list(_KINDS.values()),
         own_limits=True,
     )
-    everything = {some.name: some for networks in shown.values() for some in networks.values()}
+    everything = [some for networks in shown.values() for some in networks.values()]
     caption = f"""
         Trained with mixup and cross entropy, without mixing (shown mixed images all the same), and with mixup and
-        squared error. {PROJECTION} {source(everything)}
+        squared error. {PROJECTION} {planar_source(everything)}
     """
     return Drawing(figure, "With mixup, without, and with squared error", caption)
 

@@ -1,7 +1,7 @@
 """The committed networks, as the figures take them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from ufm.plotting import PlanarPanel, planar_panel
 
 # The main runs of each data set are called <key>-mixup, -none, -mse and -etf.
 DATA = {"digits": "digits", "mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
+_IN_PRINT = {"fashion-mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10", "cifar10-jpeg": "CIFAR-10"}
 ARCHITECTURES = {"cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
 CLASSES = (0, 1, 2)
 
@@ -61,7 +62,8 @@ class Shown:
     @property
     def data(self) -> str:
         """The data set's name in print."""
-        return DATA[self.name.partition("-")[0]]
+        name = self.result.run.config.data
+        return _IN_PRINT.get(name, name)
 
     @property
     def architecture(self) -> str:
@@ -72,6 +74,13 @@ class Shown:
     def activations(self) -> ufm.Activations:
         """The committed samples of mixed training images in eval mode, in the classifier's row space."""
         return ufm.load(self.result.run.folder / "summary.safetensors")
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """The comparison's layers, first to last, without a last stage that is the features themselves."""
+        layers = self.result.comparison["layers"]
+        same = all(layers[-1][key] == layers[-2][key] for key in ("line", "channel", "interpolation"))
+        return [*layers[:-2], layers[-1]] if same else layers
 
     @property
     def logits(self) -> torch.Tensor:
@@ -112,19 +121,55 @@ def all_networks(results: Path) -> list[Shown]:
     """Return every committed network, in order of name; raise ValueError if there is none."""
     if not (results / "networks").is_dir():
         raise ValueError(f"results: got {str(results)!r} without a folder networks, expected one with a folder per run")
-    return [network(results, folder.name) for folder in sorted((results / "networks").iterdir()) if folder.is_dir()]
+    found = [network(results, folder.name) for folder in sorted((results / "networks").iterdir()) if folder.is_dir()]
+    if not found:
+        raise ValueError(f"results: got {str(results)!r} with no run in networks, expected a folder per run")
+    return found
 
 
-def source(networks: Mapping[str, Shown]) -> str:
-    """Return the words for where networks' figures come from: data, mode, seed, runs."""
-    runs = [some.result.run for some in networks.values()]
-    seeds = ", ".join(dict.fromkeys(str(run.config.seed) for run in runs))
-    samples = {len(some.activations.lam) for some in networks.values()}
-    some = f"{min(samples):,}" if len(samples) == 1 else f"{min(samples):,} to {max(samples):,}"
-    names = ", ".join(dict.fromkeys(run.name for run in runs))
-    return (
-        f"Data: {some} committed samples of mixed training images of each run, eval mode, seed {seeds}; runs {names}."
+def source(networks: Iterable[Shown], which: str) -> str:
+    """Return the words for where networks' figures come from: samples, data, mode, seeds, runs.
+
+    which: what is shown of each run's samples, as in "3,000 committed samples".
+    """
+    every = list(networks)
+    runs = [some.result.run for some in every]
+    seeds, drawn = (
+        " and ".join(dict.fromkeys(values))
+        for values in (
+            [str(run.config.seed) for run in runs],
+            [some.result.comparison["recordings"]["eval"]["seed"] for some in every],
+        )
     )
+    notes = ["CIFAR-10 re-encoded as JPEG"] if any(some.data == "CIFAR-10" for some in every) else []
+    notes += ["ResNet-18 of width 8"] if any(some.architecture == "ResNet-18" for some in every) else []
+    words = "".join(f" ({note})" for note in [", ".join(notes)] if note)
+    return (
+        f"Data: {which}, mixed training images{words}, eval mode, trained with seed {seeds}, pairs and lambda drawn "
+        f"with seed {drawn}; runs {', '.join(dict.fromkeys(run.name for run in runs))}."
+    )
+
+
+def planar_source(networks: Iterable[Shown]) -> str:
+    """Return these words for planar pictures, which show the samples of three classes."""
+    every = list(networks)
+    counts = []
+    for some in every:
+        a, b = (np.isin(column, CLASSES) for column in (some.activations.class_a, some.activations.class_b))
+        counts.append(int((a & b).sum()))
+    return source(every, f"the {span(counts)} of 3,000 committed samples a run with both classes among the three")
+
+
+def scored_source(networks: Iterable[Shown]) -> str:
+    """Return these words for figures of a comparison, which are those of the half that nothing was fitted to."""
+    every = list(networks)
+    return source(every, f"{span([some.comparison['samples'] for some in every])} samples a run, the scored half")
+
+
+def span(counts: Sequence[int]) -> str:
+    """Return one number, or the least and the largest, in words."""
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def log_grid(start: float, end: float, points: int = 200) -> np.ndarray:

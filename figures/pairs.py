@@ -23,7 +23,7 @@ def draw(results: Path) -> Drawing:
         Centred logits of every two classes of Fashion-MNIST (0 T-shirt, 1 trouser, 2 pullover, 3 dress, 4 coat, 5
         sandal, 6 shirt, 7 sneaker, 8 bag, 9 ankle boot): a CNN trained with mixup (alpha = 1), and the closed form
         with its one fitted number, on the same labels. Projection: each cell shows two of the ten logits.
-        {source({_RUN: shown})}
+        {source([shown], f"{len(some.lam):,} committed samples")}
     """
     return Drawing(figure, "Every pair of classes", caption)
 

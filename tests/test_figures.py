@@ -41,19 +41,19 @@ WORDS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "boundary": (
         {"amplification at λ = 1/2", "density (per logit)", "width  $z_a - z_b$  (logits)"},
-        {"network, mixup", "network, not mixed", "closed form", "straight line"},
+        {"network, mixup", "network, not mixed", "closed form", "line"},
     ),
     "convergence": ({"epoch"}, DATA | {"mixup", "not mixed"}),
     "reliability": ({"accuracy", "confidence"}, {"calibrated", "as trained", "after temperature scaling"}),
     "layer_fit": ({"R²", "depth, features = 100 %"}, {"digits, CNN", "Fashion-MNIST, CNN, not mixed"}),
     "channel": (
         {"width  $z_a - z_b$  (logits)", "depth  $(z_a + z_b)/2 - z_0$  (logits)", "λ, weight of class a"},
-        {"closed form, β = 10", "asymptotic for β → ∞"},
+        {"closed form, β = 10", "asymptote, β → ∞"},
     ),
     "limit_shape": ({r"$\beta$", r"logit / $\log\,\beta$", "length, mixed over same class"}, {"K = 3", "limit"}),
     "optimal_value": ({"F*  (nats)", r"$\lambda_W \lambda_H$"}, {"lines: mean entropy", "not mixed: solver"}),
     "collapse": ({r"$\alpha$ of mixup", r"$\lambda_W\lambda_H$"}, {"solver: collapsed to zero"}),
-    "minority": ({"cosine between rare rows"}, {"no mixup", "predicted collapse"}),
+    "minority": ({"cosine between rare rows"}, {"no mixup", "vertical: predicted collapse"}),
     "methods": ({"seconds, one thread", "certified gap / objective"}, {"Newton", "L-BFGS"}),
     "calibration": ({"accuracy on test images", "confidence  max$_k$ $p_k$"}, DATA | {"label", "closed form"}),
     "closeness": ({"training loss, last epoch (nats)", "width at λ = 0.9, over predicted"}, DATA | {"CNN", "ViT"}),
@@ -61,7 +61,7 @@ WORDS: dict[str, tuple[set[str], set[str]]] = {
 }
 PLANES = [name for name, words in WORDS.items() if words is PLANAR]
 # Drawn from theory or from committed results by arithmetic that does not depend on the machine beyond rounding.
-SAME_EVERYWHERE = ("theory_features", "limit_shape", "channel", "collapse", "minority", "beta", "calibration")
+SAME_EVERYWHERE = [name for name in NAMES if name not in ("agreement", "optimal_value", "path")]
 
 
 @cache
@@ -178,6 +178,49 @@ def test_every_file_is_the_same_byte_for_byte(tmp_path: Path):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_picture_carries_the_caption_of_today(name: str):
+    with Image.open(OUTPUT / f"{name}.png") as image:
+        words = image.text  # pyright: ignore
+    said = " ".join(f"{drawn(name).caption} Command: ufm figures --only {name}".split())
+    if name in ("agreement", "path"):
+        # A gap of 1e-11 is rounding, which is not the same on every machine.
+        said, words["Description"] = (re.sub(r"gap \S+", "gap", text) for text in (said, words["Description"]))
+    assert (words["Title"], words["Description"]) == (drawn(name).title, said)
+
+
+@pytest.mark.parametrize("name", ["activations", "mixing", "fixed_etf"])
+def test_captions_count_the_samples_that_are_drawn(name: str):
+    figure = drawn(name).figure
+    counts = [
+        sum(len(np.asarray(points.get_offsets())) for points in axis.collections)  # pyright: ignore
+        for axis in figure.axes
+        if len(axis.collections) == 2 and axis.get_label() != "<colorbar>"
+    ]
+    assert f"the {networks.span(counts)} of 3,000 committed samples" in " ".join(drawn(name).caption.split())
+
+
+@pytest.mark.parametrize("name", ["boundary", "channel", "layer_fit"])
+def test_captions_say_which_half_was_scored(name: str):
+    said = " ".join(drawn(name).caption.split())
+    counts = {some.comparison["samples"] for some in networks.all_networks(RESULTS) if some.name in said}
+    shown = re.search(r"Data: ([\d,]+)(?: to ([\d,]+))? samples a run, the scored half", said)
+    assert shown is not None
+    assert {int(number.replace(",", "")) for number in shown.groups() if number} <= counts
+
+
+def test_pages_and_pictures_that_are_not_ours_are_left_alone(tmp_path: Path):
+    (tmp_path / "README.md").write_text("mine\n")
+    Image.new("RGB", (4, 4)).save(tmp_path / "pairs.png")
+    draw_all(["minority"], RESULTS, tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine\n"
+    (tmp_path / "README.md").unlink()
+    for _ in range(2):
+        draw_all(["minority"], RESULTS, tmp_path)
+    assert "pairs.png" not in (tmp_path / "README.md").read_text()
+    assert "minority.png" in (tmp_path / "README.md").read_text()
+
+
 def test_committed_gallery_shows_every_figure():
     page = (OUTPUT / "README.md").read_text(encoding="utf-8")
     assert page == gallery(OUTPUT)
@@ -223,18 +266,18 @@ def test_optimal_value_differs_from_the_entropy_by_less_than_is_proved_and_round
 
 def test_last_frame_of_the_path_is_the_global_optimum():
     last = drawn("path").figure.axes[3]
-    optimum = ufm.joint_optimum(ufm.Mixup(3), 5e-3, 5e-3, nodes=24)
+    optimum = ufm.joint_optimum(ufm.Mixup(3), 1e-2, 1e-2, nodes=24)
     label = np.eye(3)[:1]
     length = np.linalg.norm(optimum.response(label).features)
     same = np.asarray(last.collections[0].get_offsets())
-    np.testing.assert_allclose(np.linalg.norm(same, axis=1), length, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(same, axis=1), length, rtol=1e-3)
 
 
 def test_path_is_animated(tmp_path: Path):
     *_, gif = save(drawn("path"), "path", tmp_path)
     assert gif.stat().st_size < 6e5
     with Image.open(gif) as image:
-        assert image.n_frames > 40  # pyright: ignore
+        assert image.n_frames > 35  # pyright: ignore
 
 
 def test_results_that_are_not_there_are_named(tmp_path: Path):
@@ -242,6 +285,12 @@ def test_results_that_are_not_there_are_named(tmp_path: Path):
         draw_all(["beta"], tmp_path / "none", tmp_path)
     for name in ("beta", "collapse", "minority", "agreement"):
         with pytest.raises(ValueError, match="got .*expected"):
+            draw(name, tmp_path)
+    (tmp_path / "networks").mkdir()
+    (tmp_path / "minority").mkdir()
+    (tmp_path / "minority" / "minority.json").write_text("{")
+    for name in ("beta", "minority"):
+        with pytest.raises(ValueError, match="results: got .*expected"):
             draw(name, tmp_path)
     with pytest.raises(ValueError, match="name: got 'nothing', expected one of"):
         draw("nothing", RESULTS)

@@ -1,4 +1,6 @@
+import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -43,10 +45,46 @@ def test_results_page_is_that_of_the_committed_runs():
     assert (RESULTS / "README.md").read_text(encoding="utf-8") == page(folders)
 
 
-def test_links_and_pictures_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "experiments/results/README.md",
+        "experiments/results/FINDINGS.md",
+        "experiments/results/sweeps/README.md",
+        "experiments/results/mutation/README.md",
+        "figures/output/README.md",
+    ],
+)
+def test_links_and_pictures_exist(page: str):
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert (path.parent / target).exists(), target
+
+
+def test_a_claim_needs_what_is_measured(tmp_path: Path):
+    """The squared error's line is judged by what it explains, and only inputs that could contradict are counted."""
+    shutil.copytree(RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns("*.safetensors", "*.jsonl.gz"))
+    results = tmp_path / "results"
+    before = {row.statement: row for row in claims.claims(results)}
+    path = results / "networks" / "digits-mse" / "comparison.json"
+    changed = json.loads(path.read_text())
+    for score in changed["comparisons"]["eval"]["scores"]:
+        score["r2_binned"] = 0.5
+    path.write_text(json.dumps(changed))
+    path = results / "minority" / "minority.json"
+    changed = json.loads(path.read_text())
+    for point in changed["points"]:
+        point["spread_rare"] = 1.0
+    path.write_text(json.dumps(changed))
+    after = {row.statement: row for row in claims.claims(results)}
+    differ = {statement for statement in before if before[statement] != after[statement]}
+    assert len(differ) == 2
+    (squared,) = (after[statement] for statement in differ if "squared error" in statement)
+    assert squared.verdict == "holds on 2 of 4"
+    (minority,) = (after[statement] for statement in differ if "rare classes" in statement)
+    assert minority.figure.startswith("63 of 76")
 
 
 def test_every_public_name_is_reachable_and_documented():
