@@ -17,7 +17,7 @@ exclude_patterns = ["_build", "_ext", "_static"]
 nitpicky = True
 # Types of other projects, whose references are not at hand without a network, and our own that are no public names.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(np|nn|torch)(\..*)?"),
+    (r"py:.*", r"(np|numpy|nn|torch)(\..*)?"),
     (r"py:.*", r"(.*\.)?(AbstractContextManager|Any|Callable|Iterable|Iterator|Mapping|Path|Sequence)"),
     (r"py:.*", r"(.*\.)?(Array|Axes|Colorbar|Figure|Float|Int|Tensor)"),
     (r"py:.*", r"(.*\.)?(Curvature|Method|Scalar)"),
