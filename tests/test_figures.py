@@ -277,7 +277,7 @@ def test_path_is_animated(tmp_path: Path):
     *_, gif = save(drawn("path"), "path", tmp_path)
     assert gif.stat().st_size < 6e5
     with Image.open(gif) as image:
-        assert image.n_frames > 35  # pyright: ignore
+        assert image.n_frames > 30  # pyright: ignore
 
 
 def test_results_that_are_not_there_are_named(tmp_path: Path):

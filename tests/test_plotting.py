@@ -1,13 +1,21 @@
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
 
 import ufm
+from figures import reliability
 from ufm.plotting import (
+    LAMBDA_MAP,
+    PALETTE,
+    Line,
     PairPanel,
     PlanarPanel,
     ReliabilityPanel,
@@ -95,7 +103,8 @@ def test_planar_panel_projects_isometrically_in_units_of_the_same_class_features
     assert plain.lam[0] == pytest.approx(lam if in_order else 1 - lam)
 
 
-@pytest.mark.parametrize("classes", [(0, 1, 1), (0, 1, 4), (-1, 0, 1)])
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("classes", [(0, 1, 1), (0, 1, 4), (-1, 0, 1), (0, 1, 2, 0), (0, 1, 0.5)])
 def test_planar_panel_refuses_classes_that_do_not_fit(classes: tuple[int, int, int]):
     s = samples()
     with pytest.raises(ValueError, match=r"classes: got .*, expected three different ones in 0..3"):
@@ -106,8 +115,27 @@ def test_planar_panel_without_same_class_samples_has_no_unit():
     s = samples()
     mixed = s["a"] != s["b"]
     columns = [s[name][mixed] for name in ("h", "a", "b", "lam")]
-    with pytest.raises(ValueError, match="features: got no same-class sample"):
+    with pytest.raises(ValueError, match="class_a, class_b: got no same-class sample"):
         planar_panel("t", s["W"], *columns, scale=True)
+
+
+def test_planar_panel_takes_tensors_with_a_gradient():
+    s = samples()
+    plain = planar_panel("t", s["W"], s["h"], s["a"], s["b"], s["lam"])
+    W, h, lam = (s[name].clone().requires_grad_() for name in ("W", "h", "lam"))
+    np.testing.assert_array_equal(planar_panel("t", W, h, s["a"], s["b"], lam).mixed, plain.mixed)
+
+
+def test_planar_figure_says_where_no_samples_are():
+    s = samples()
+    columns = [s[name][:0] for name in ("h", "a", "b", "lam")]
+    empty = planar_panel("nothing", s["W"], *columns)
+    for own_limits in (False, True):
+        _, place, _ = planar_figure([panel("first"), empty], own_limits=own_limits).axes
+        assert place.get_title() == "nothing"
+        assert [text.get_text() for text in place.texts] == ["no samples"]
+    with pytest.raises(ValueError, match="panels: got none with samples, expected at least one"):
+        planar_figure([empty])
 
 
 def test_pair_figure_shows_every_pair_twice_and_mirrors_it():
@@ -139,20 +167,6 @@ def test_pair_figure_shows_every_pair_twice_and_mirrors_it():
     )
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_pair_figure_refuses_what_does_not_fit():
-    s = samples()
-    some = PairPanel("network", s["z"], s["a"], s["b"], s["lam"])
-    with pytest.raises(ValueError, match="class_names: got 2, expected 4"):
-        pair_figure(some, class_names=["a", "b"])
-    with pytest.raises(ValueError, match="lower: got 13 classes, expected at most 12"):
-        pair_figure(PairPanel("many", torch.zeros(3, 13), s["a"][:3], s["b"][:3], s["lam"][:3]))
-    with pytest.raises(ValueError, match="got 200, 3, 200, 200 rows"):
-        pair_figure(PairPanel("short", s["z"], s["a"][:3], s["b"], s["lam"]))
-    with pytest.raises(ValueError, match="upper: got 3 classes, expected 4"):
-        pair_figure(some, PairPanel("other", s["z"][:, :3], s["a"], s["b"], s["lam"]))
-
-
 def test_channel_and_confidence_figures_name_their_axes_and_every_series():
     network, solver = curve("network"), curve("solver, nearest ETF")
     for figure in (channel_figure(network, solver, []), channel_figure(network, None, [])):
@@ -167,6 +181,59 @@ def test_channel_and_confidence_figures_name_their_axes_and_every_series():
     ]
     np.testing.assert_array_equal(axis.lines[-1].get_ydata(), network.confidence)
     assert len(confidence_figure(network, None, []).axes[0].lines) == 2
+
+
+def line(**changes: Any) -> Line:
+    lam = np.linspace(0, 1, 5)
+    values = {"width": 4 * lam - 2, "depth": lam * (1 - lam), "confidence": np.maximum(lam, 1 - lam)}
+    return Line(**{"label": "closed form", "lam": lam, **values, "colour": PALETTE[0], "dashes": "--", **changes})
+
+
+def test_channel_and_confidence_figures_draw_the_values_they_are_given():
+    network, solver = curve("network"), curve("solver, nearest ETF")
+    some, other = line(), line(label="straight line", colour=PALETTE[2], dashes=":", depth=np.full(5, 0.3))
+    figure = channel_figure(network, solver, [some, other])
+    for axis, name in zip(figure.axes, ("width", "depth"), strict=True):
+        # The error bars' own line is last.
+        for drawn, given in zip(axis.lines, (some, other, solver, network), strict=True):
+            np.testing.assert_array_equal(drawn.get_data(), [given.lam, getattr(given, name)])
+        (bars,) = axis.collections
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()])  # pyright: ignore
+        np.testing.assert_allclose(np.ptp(ends, axis=1), 2 * getattr(network, f"{name}_std"))
+    first, second = figure.axes[0].lines[:2]
+    assert (first.get_color(), first.get_linestyle(), second.get_linestyle()) == (PALETTE[0], "--", ":")
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == ["closed form", "straight line"]
+    label, *lines = confidence_figure(network, solver, [some, other]).axes[0].lines
+    np.testing.assert_allclose(label.get_ydata(), np.maximum(label.get_xdata(), 1 - np.asarray(label.get_xdata())))
+    for drawn, given in zip(lines, (some, other, solver, network), strict=True):
+        np.testing.assert_array_equal(drawn.get_data(), [given.lam, given.confidence])
+
+
+def test_a_line_needs_confidence_for_the_confidence_figure_alone():
+    network, without = curve("network"), line(confidence=None)
+    assert len(channel_figure(network, None, [without]).axes[0].lines) == 2
+    with pytest.raises(ValueError, match="lines: got 'closed form' without confidence, expected"):
+        confidence_figure(network, None, [line(), without])
+    gaps = line(width=np.array([-np.inf, -1, 0, 1, np.inf]))
+    assert len(channel_figure(network, None, [gaps]).axes[0].lines) == 2
+
+
+def test_lightness_rises_along_the_scale_of_lambda():
+    rgb = colormaps[LAMBDA_MAP](np.linspace(0, 1, 256))[:, :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    # CIE L*, and the grey of a plain conversion.
+    assert (np.diff(np.cbrt(linear @ [0.2126, 0.7152, 0.0722])) > 0).all()
+    assert (np.diff(rgb @ [0.299, 0.587, 0.114]) > 0).all()
+
+
+def test_coloured_points_have_an_edge_where_grey_would_not_tell_them_from_others():
+    s = samples()
+    others, own = pair_figure(PairPanel("t", s["z"], s["a"], s["b"], s["lam"])).axes[0].collections[:2]
+    mixed = planar_figure([panel("t")]).axes[0].collections[-1]
+    assert np.asarray(others.get_facecolor())[0, 0] > 0.85
+    for points in (own, mixed):
+        assert np.asarray(points.get_linewidth())[0] > 0
+        assert np.asarray(points.get_edgecolor())[0, :3].max() < 0.4
 
 
 def test_reliability_figure_tells_small_bins_from_large_ones():
@@ -188,8 +255,31 @@ def test_reliability_figure_tells_small_bins_from_large_ones():
         "as trained",
         "after temperature scaling",
     ]
-    with pytest.raises(ValueError, match="panels: got none"):
-        reliability_figure([])
+    swapped = reliability_figure([ReliabilityPanel("two", report), ReliabilityPanel("one", report, report)])
+    assert len(swapped.legends[0].get_texts()) == 3
+
+
+def test_notes_lie_on_no_curve_of_the_committed_networks():
+    figure = reliability.draw(NETWORKS.parent).figure
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    assert len(figure.axes) == 8
+    for axis in figure.axes:
+        (note,) = axis.texts
+        words = note.get_text().splitlines()
+        assert len(words) == 3
+        curves = [np.asarray(drawn.get_xydata()) for drawn in axis.lines[1:]]
+        assert all(len(ends) for ends in curves)
+        points = [np.asarray(bins.get_offsets()) for bins in axis.collections]
+        points += [np.linspace(p, q, 200) for ends in curves for p, q in itertools.pairwise(ends)]
+        drawn = axis.transData.transform(np.concatenate(points))
+        for i in range(3):
+            # Of the lines, which differ in length, one at a time.
+            note.set_text("\n".join(words[i] if j == i else " " for j in range(3)))
+            box = note.get_window_extent(canvas.get_renderer())
+            above, height = 2 - i, box.height / 3
+            one = Bbox.from_bounds(box.x0, box.y0 + above * height, box.width, height)
+            assert one.count_contains(drawn) == 0
 
 
 def test_convergence_figure_draws_every_history():
@@ -203,5 +293,10 @@ def test_convergence_figure_draws_every_history():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["first", "second", "mixup", "not mixed"]
     assert [text.get_text() for text in figure.axes[1].texts] == ["not measured"]
     FigureCanvasAgg(figure).draw()
-    with pytest.raises(ValueError, match="histories: got none of nc1"):
-        convergence_figure({"empty": [{"epoch": 0}]})
+    # Of the others alone, too.
+    figure = convergence_figure({"first": [{"epoch": 0}]}, {"first": rows})
+    np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), [1 / i for i in range(1, 6)])
+    FigureCanvasAgg(figure).draw()
+    figure = convergence_figure({"exact": [{"epoch": i, "nc1": 0.5, "etf_error": 0.0} for i in range(3)]})
+    assert [text.get_text() for text in figure.axes[3].texts] == ["none above 0"]
+    FigureCanvasAgg(figure).draw()

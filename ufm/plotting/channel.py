@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 
+from ufm.arrays import check_choice
 from ufm.channels import ChannelCurve
-from ufm.plotting.style import DOUBLE_COLUMN, NETWORK, SINGLE_COLUMN, SOLVER, style
+from ufm.plotting.checks import check_interval, real_array, series
+from ufm.plotting.style import CLOSED_FORM, DASHES, DOUBLE_COLUMN, NETWORK, SINGLE_COLUMN, SOLVER, style
 
 WIDTH_LABEL = "width  $z_a - z_b$  (logits)"
 DEPTH_LABEL = "depth  $(z_a + z_b)/2 - z_0$  (logits)"
@@ -16,33 +19,54 @@ LAMBDA_LABEL = "λ, weight of class a"
 
 @dataclass(frozen=True)
 class Line:
-    """A continuous prediction against lambda: label, lam (n,), width, depth, confidence (n,), colour, line style."""
+    """A continuous prediction against lambda.
+
+    label: for the legend. lam (n,): in [0, 1]. width, depth (n,): in logits. confidence (n,): the largest probability,
+    in [0, 1], which `confidence_figure` needs, or None. Entries that are NaN or infinite, as the width at the ends may
+    be, leave a gap. colour: any that matplotlib knows. dashes: one of `DASHES`.
+    Raises ValueError for shapes that do not fit, values out of range, or no finite one.
+    """
 
     label: str
     lam: np.ndarray
     width: np.ndarray
     depth: np.ndarray
-    confidence: np.ndarray
-    colour: str
+    confidence: np.ndarray | None = None
+    colour: str = CLOSED_FORM
     dashes: str = "-"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, naming the field, for what cannot be drawn."""
+        lam = real_array("lam", self.lam, 1)
+        check_interval("lam", lam)
+        for name in ("width", "depth", *(() if self.confidence is None else ("confidence",))):
+            values = series(name, getattr(self, name), len(lam))
+            if name == "confidence":
+                check_interval(name, values)
+        if not is_color_like(self.colour):
+            raise ValueError(f"colour: got {self.colour!r}, expected a colour that matplotlib knows")
+        check_choice("dashes", self.dashes, DASHES)
 
 
 def channel_figure(network: ChannelCurve, solver: ChannelCurve | None, lines: Sequence[Line]) -> Figure:
-    """Return width and depth of the channel against lambda: network (mean and deviation), solver, predictions."""
+    """Return width and depth of the channel against lambda: network (mean and deviation), solver, predictions.
+
+    network, solver: of `ufm.channel_curve` or a comparison's `curves`, fields (bins,), empty bins left out; solver may
+    be None. lines: continuous predictions, none or more. Widths and depths are in logits.
+    Raises ValueError if a curve's fields do not fit together, are out of range, or have no finite entry.
+    """
+    _check_curves(network, solver)
     with style():
         figure = Figure(figsize=(DOUBLE_COLUMN, 2.5))
         for axis, name, label in zip(
             figure.subplots(1, 2), ("width", "depth"), (WIDTH_LABEL, DEPTH_LABEL), strict=True
         ):
             for line in lines:
-                axis.plot(line.lam, getattr(line, name), line.dashes, color=line.colour, label=line.label)
+                axis.plot(*_points(line, name), line.dashes, color=line.colour, label=line.label)
             if solver is not None:
-                axis.plot(
-                    solver.lam, getattr(solver, name), "s", color=SOLVER, mfc="none", label="direct solver, bin means"
-                )
+                axis.plot(*_points(solver, name), "s", color=SOLVER, mfc="none", label="direct solver, bin means")
             axis.errorbar(
-                network.lam,
-                getattr(network, name),
+                *_points(network, name),
                 yerr=getattr(network, f"{name}_std"),
                 fmt="o",
                 color=NETWORK,
@@ -55,17 +79,44 @@ def channel_figure(network: ChannelCurve, solver: ChannelCurve | None, lines: Se
 
 
 def confidence_figure(network: ChannelCurve, solver: ChannelCurve | None, lines: Sequence[Line]) -> Figure:
-    """Return the mean largest probability of different-class samples against lambda, beside the label's own."""
+    """Return the mean largest probability of different-class samples against lambda, beside the label's own.
+
+    network, solver, lines: as for `channel_figure`. Raises ValueError as that does, and for a line without confidence.
+    """
+    _check_curves(network, solver)
+    for line in lines:
+        if line.confidence is None:
+            raise ValueError(f"lines: got {line.label!r} without confidence, expected (n,) probabilities")
     with style():
         figure = Figure(figsize=(SINGLE_COLUMN, 2.7))
         axis = figure.subplots()
         grid = np.linspace(0, 1, 201)
         axis.plot(grid, np.maximum(grid, 1 - grid), ":", color="0.5", label="label, max(λ, 1 - λ)")
         for line in lines:
-            axis.plot(line.lam, line.confidence, line.dashes, color=line.colour, label=line.label)
+            axis.plot(*_points(line, "confidence"), line.dashes, color=line.colour, label=line.label)
         if solver is not None:
-            axis.plot(solver.lam, solver.confidence, "s", color=SOLVER, mfc="none", label="direct solver, bin means")
-        axis.plot(network.lam, network.confidence, "o", color=NETWORK, label="network, bin means")
+            axis.plot(*_points(solver, "confidence"), "s", color=SOLVER, mfc="none", label="direct solver, bin means")
+        axis.plot(*_points(network, "confidence"), "o", color=NETWORK, label="network, bin means")
         axis.set(xlabel=LAMBDA_LABEL, ylabel="confidence  max$_k$ $p_k$", xlim=(0, 1), ylim=(0, 1.02))
         axis.legend(loc="lower center")
         return figure
+
+
+def _points(curve: ChannelCurve | Line, name: str) -> tuple[np.ndarray, np.ndarray]:
+    lam, values = (real_array(each, getattr(curve, each), 1, finite=False) for each in ("lam", name))
+    return lam, values
+
+
+def _check_curves(network: ChannelCurve, solver: ChannelCurve | None) -> None:
+    for which, curve in (("network", network), ("solver", solver)):
+        if curve is None and which == "solver":
+            continue
+        if not isinstance(curve, ChannelCurve):
+            raise ValueError(f"{which}: got {type(curve).__name__}, expected a ChannelCurve")
+        bins = len(real_array(f"{which}.lam", curve.lam, 1, finite=False))
+        for name in ("lam", "width", "width_std", "depth", "depth_std", "confidence"):
+            values = series(f"{which}.{name}", getattr(curve, name), bins)
+            if name in ("lam", "confidence"):
+                check_interval(f"{which}.{name}", values)
+            elif name.endswith("_std") and (values < 0).any():
+                raise ValueError(f"{which}.{name}: got {np.nanmin(values):.6g}, expected standard deviations >= 0")

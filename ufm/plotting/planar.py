@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
 from matplotlib.patches import Circle
 
-from ufm.arrays import Array, to_tensor
+from ufm.arrays import Array, check_integer
 from ufm.etf import classifier_plane
-from ufm.plotting.style import DOUBLE_COLUMN, LAMBDA_MAP, lambda_bar, style
+from ufm.plotting.checks import check_interval, check_titles, pairs, real_array
+from ufm.plotting.style import DOUBLE_COLUMN, LAMBDA_MAP, POINT_EDGE, lambda_bar, style
 
 # Height of a panel over its width.
 _ASPECT = 0.9
@@ -22,9 +23,11 @@ _ASPECT = 0.9
 class PlanarPanel:
     """One panel of the planar picture, in coordinates of `classifier_plane`.
 
-    title: of the panel. rows (3, 2): the classifier rows. mixed (n, 2), lam (n,): features of two different classes
-    and the weight of the pair's first class, pairs taken cyclically (0, 1), (1, 2), (2, 0). same (m, 2): features of
-    one class. scaled: whether lengths are in units of the mean same-class feature's, whose circle is then drawn.
+    title: of the panel. rows (3, 2): the classifier rows, none of them 0. mixed (n, 2), lam (n,): features of two
+    different classes and the weight of the pair's first class, pairs taken cyclically (0, 1), (1, 2), (2, 0). same
+    (m, 2): features of one class. n and m may be 0. scaled: whether lengths are in units of the mean same-class
+    feature's, whose circle is then drawn.
+    Raises ValueError for shapes that do not fit, entries that are not finite, or lam outside of [0, 1].
     """
 
     title: str
@@ -33,6 +36,25 @@ class PlanarPanel:
     lam: np.ndarray
     same: np.ndarray
     scaled: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, naming the field, for what cannot be drawn."""
+        for name in ("rows", "mixed", "lam", "same"):
+            if not isinstance(getattr(self, name), np.ndarray):
+                raise ValueError(f"{name}: got {type(getattr(self, name)).__name__}, expected a NumPy array")
+        rows = _plane_points("rows", self.rows)
+        if len(rows) != 3 or not np.linalg.norm(rows, axis=1).all():
+            raise ValueError(f"rows: got {rows.tolist()}, expected three points other than the origin")
+        mixed, lam = _plane_points("mixed", self.mixed), real_array("lam", self.lam, 1)
+        if len(lam) != len(mixed):
+            raise ValueError(f"lam: got shape {lam.shape}, expected {(len(mixed),)}")
+        check_interval("lam", lam)
+        _plane_points("same", self.same)
+
+    @property
+    def points(self) -> np.ndarray:
+        """All its samples (n + m, 2)."""
+        return np.concatenate([self.mixed, self.same])
 
 
 def planar_panel(
@@ -48,42 +70,93 @@ def planar_panel(
 ) -> PlanarPanel:
     """Return the panel of the samples whose two classes are both among `classes`, projected orthogonally.
 
-    scale: draw in units of the mean length of the same-class features in the plane. Raises ValueError if the classes
-    are not three different ones in 0..K-1, or no same-class sample is there to scale by.
+    classifier (K, d), K >= 3: its rows. features (N, d): of samples with the classes class_a, class_b (N,) and the
+    weight lam (N,) of class_a, in [0, 1]. classes: three different ones. scale: draw in units of the mean length of the
+    same-class features in the plane. If no sample is of these classes, the panel has none.
+    Raises ValueError for shapes that do not fit, entries that are not finite, a class or weight out of range, three
+    classifier rows on a line, or no same-class sample to scale by.
     """
-    W, h = (to_tensor(name, x, ndim=2).double() for name, x in (("classifier", classifier), ("features", features)))
-    K = len(W)
-    if len(set(classes)) != 3 or not all(0 <= k < K for k in classes):
-        raise ValueError(f"classes: got {classes}, expected three different ones in 0..{K - 1}")
-    plane = classifier_plane(W[list(classes)])
-    a, b = (np.asarray(column) for column in (class_a, class_b))
-    chosen = np.isin(a, classes) & np.isin(b, classes)
-    points = np.asarray(plane.project(h[torch.from_numpy(chosen)]))
-    rows = np.asarray(plane.project(W[list(classes)]))
-    return projected_panel(title, rows, points, a[chosen], b[chosen], np.asarray(lam)[chosen], classes, scale=scale)
+    W, h = (real_array(name, x, 2) for name, x in (("classifier", classifier), ("features", features)))
+    K, d = W.shape
+    if h.shape[1] != d:
+        raise ValueError(f"features: got shape {h.shape}, expected (N, {d}), as the classifier's rows")
+    three = _three(classes, K)
+    a, b, weight = pairs(class_a, class_b, lam, len(h), K)
+    try:
+        plane = classifier_plane(W[three])
+    except ValueError as error:
+        raise ValueError(f"classifier: got rows without a plane, expected a triangle ({error})") from error
+    chosen = np.isin(a, three) & np.isin(b, three)
+    rows, points = (np.asarray(plane.project(x)) for x in (W[three], h[chosen]))
+    return projected_panel(title, rows, points, a[chosen], b[chosen], weight[chosen], classes, scale=scale)
 
 
 def projected_panel(
     title: str,
-    rows: np.ndarray,
-    points: np.ndarray,
-    class_a: np.ndarray,
-    class_b: np.ndarray,
-    lam: np.ndarray,
+    rows: Float[Array, "3 2"],
+    points: Float[Array, "n 2"],
+    class_a: Int[Array, "n"],
+    class_b: Int[Array, "n"],
+    lam: Float[Array, "n"],
     classes: tuple[int, int, int] = (0, 1, 2),
     *,
     scale: bool = False,
 ) -> PlanarPanel:
-    """Return the panel of points (n, 2) that are in the plane already; otherwise as `planar_panel`."""
-    place = {k: i for i, k in enumerate(classes)}
-    a, b = (np.array([place[int(k)] for k in column], int) for column in (class_a, class_b))
+    """Return the panel of points that are in the plane already.
+
+    rows (3, 2): where the rows of `classes` lie, in their order, none at the origin. points (n, 2): samples of these
+    three classes only. class_a, class_b, lam (n,), scale: as for `planar_panel`.
+    Raises ValueError for shapes that do not fit, entries that are not finite, another class, a weight out of range, a
+    row at the origin, or no same-class sample to scale by.
+    """
+    three = _three(classes)
+    corners, where = real_array("rows", rows, 2), _plane_points("points", points)
+    a, b, weight = pairs(class_a, class_b, lam, len(where), max(three) + 1)
+    for name, column in (("class_a", a), ("class_b", b)):
+        if not np.isin(column, three).all():
+            raise ValueError(f"{name}: got {column[~np.isin(column, three)][0]}, expected one of {tuple(three)}")
+    place = {k: i for i, k in enumerate(three)}
+    a, b = (np.array([place[int(k)] for k in column], int) for column in (a, b))
     same = a == b
     if scale and not same.any():
-        raise ValueError("features: got no same-class sample of the three classes, expected some to scale by")
-    unit = float(np.linalg.norm(points[same], axis=1).mean()) if scale else 1.0
+        raise ValueError("class_a, class_b: got no same-class sample of the three classes, expected some to scale by")
+    unit = float(np.linalg.norm(where[same], axis=1).mean()) if scale else 1.0
+    if unit == 0:
+        raise ValueError("points: got all same-class samples at the origin, expected a length to scale by")
     # Cyclic order, so that each channel shows the whole scale once and no two pairs share a meaning.
-    weight = np.where((b - a) % 3 == 1, lam, 1 - lam)
-    return PlanarPanel(title, rows, points[~same] / unit, weight[~same], points[same] / unit, scale)
+    weight = np.where((b - a) % 3 == 1, weight, 1 - weight)
+    return PlanarPanel(title, corners, where[~same] / unit, weight[~same], where[same] / unit, scale)
+
+
+def _three(classes: Sequence[int], K: int | None = None) -> list[int]:
+    """Return the three classes; raise ValueError unless they are different and, if K is given, below it."""
+    try:
+        three = [check_integer("classes", k, minimum=0, maximum=None if K is None else K - 1) for k in classes]
+    except (TypeError, ValueError):
+        three = []
+    if len(three) != 3 or len(set(three)) != 3:
+        ends = "whole numbers >= 0" if K is None else f"ones in 0..{K - 1}"
+        raise ValueError(f"classes: got {classes!r}, expected three different {ends}")
+    return three
+
+
+def _row_names(symbol: str, class_names: Sequence[str]) -> list[str]:
+    if len(class_names) != 3:
+        raise ValueError(f"class_names: got {len(class_names)}, expected 3")
+    names = [f"${symbol}_{{{name}}}$" for name in class_names]
+    for name in names:
+        try:
+            MathTextParser("path").parse(name)
+        except ValueError as error:
+            raise ValueError(f"class_names: got {name}, expected what matplotlib can set as mathematics") from error
+    return names
+
+
+def _plane_points(name: str, value: Array) -> np.ndarray:
+    array = real_array(name, value, 2)
+    if array.shape[1] != 2:
+        raise ValueError(f"{name}: got shape {array.shape}, expected (n, 2)")
+    return array
 
 
 def planar_figure(
@@ -98,23 +171,31 @@ def planar_figure(
 ) -> Figure:
     """Return the features of three classes in the plane of their classifier rows, with one lambda scale.
 
-    panels: in rows of `columns` (by default one row); None leaves its place empty. class_names: of the three classes.
-    column_titles, row_titles: above the columns and beside the rows. own_limits: let each panel fill its place, rather
-    than draw all at one scale. symbol: of the rows, in LaTeX. Raises ValueError if there is no panel.
+    panels: in rows of `columns` (by default one row); None leaves its place empty, and a panel without samples says so.
+    class_names: of the three classes, in LaTeX, as the rows' subscripts. column_titles, row_titles: above the columns
+    and beside the rows, at most one each. own_limits: let each panel fill its place, rather than draw all at one scale.
+    symbol: of the rows, in LaTeX.
+    Raises ValueError if no panel has samples, columns is not a whole number >= 1, or there are not three names that
+    can be set or too many titles.
     """
-    drawn = [panel for panel in panels if panel is not None]
+    names = _row_names(symbol, class_names)
+    drawn = [panel for panel in panels if panel is not None and len(panel.points)]
     if not drawn:
-        raise ValueError("panels: got none, expected at least one")
-    count = columns or len(panels)
+        raise ValueError("panels: got none with samples, expected at least one")
+    count = len(panels) if columns is None else check_integer("columns", columns, minimum=1)
     rows = -(-len(panels) // count)
+    check_titles("column_titles", column_titles, count)
+    check_titles("row_titles", row_titles, rows)
     common = _Limits.of(drawn)
     with style():
         figure = Figure(figsize=(DOUBLE_COLUMN, rows * _ASPECT * DOUBLE_COLUMN / count + 0.8))
         axes = figure.subplots(rows, count, squeeze=False)
         for axis, panel in zip(axes.flat, [*panels, *[None] * (rows * count - len(panels))], strict=True):
-            if panel is not None:
-                names = [f"${symbol}_{{{name}}}$" for name in class_names]
+            if panel is not None and len(panel.points):
                 _draw(axis, panel, names, _Limits.of([panel]) if own_limits else common)
+            elif panel is not None:
+                axis.set_title(panel.title)
+                axis.text(0.5, 0.5, "no samples", ha="center", va="center", transform=axis.transAxes)
             axis.set_aspect("equal")
             axis.set_axis_off()
         for axis, title in zip(axes[0], column_titles, strict=False):
@@ -125,7 +206,7 @@ def planar_figure(
         label = f"different classes: λ, weight of the pair's first class in {pairs}"
         lambda_bar(figure, label, axes=list(axes.flat))
         # In the figure's corner beside the colour bar; outside the layout, which would make room for it.
-        first = next(axis for axis, panel in zip(axes.flat, panels, strict=False) if panel is not None)
+        first = next(axis for axis in axes.flat if axis.collections)
         figure.legend(*first.get_legend_handles_labels(), loc="lower left", handletextpad=0.1).set_in_layout(False)
         return figure
 
@@ -141,8 +222,9 @@ class _Limits:
 
     @staticmethod
     def of(panels: Sequence[PlanarPanel]) -> "_Limits":
-        points = np.concatenate([points for panel in panels for points in (panel.mixed, panel.same)])
-        reach = float(np.linalg.norm(points, axis=1).max())
+        points = np.concatenate([panel.points for panel in panels])
+        # Samples that are all at the origin need some room too.
+        reach = float(np.linalg.norm(points, axis=1).max()) or 1.0
         circle = 1.03 if any(panel.scaled for panel in panels) else 0.0
         half_width = max(1.05 * float(np.abs(points[:, 0]).max()), 1.25 * reach)
         bottom = min(1.05 * float(points[:, 1].min()), -circle, -0.7 * reach)
@@ -167,8 +249,8 @@ def _draw(axis: Axes, panel: PlanarPanel, names: Sequence[str], limits: _Limits)
         cmap=LAMBDA_MAP,
         vmin=0,
         vmax=1,
-        linewidths=0,
         alpha=0.9,
+        **POINT_EDGE,
         label="different classes",
         zorder=2,
     )

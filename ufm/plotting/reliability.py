@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ufm.arrays import check_integer
+from ufm.plotting.checks import check_interval, real_array
 from ufm.plotting.style import CLOSED_FORM, DOUBLE_COLUMN, SINGLE_COLUMN, SOLVER, style
 from ufm.reliability import ReliabilityCurve
 
@@ -15,7 +17,11 @@ _ENOUGH = 10
 
 @dataclass(frozen=True)
 class ReliabilityPanel:
-    """One diagram: title, curve before and, or None, after temperature scaling, a note written into it."""
+    """One diagram; `reliability_figure` checks it.
+
+    title: of the diagram. before: curve of the network as trained. after: after temperature scaling, or None. note: a
+    few words for the lower right corner, in lines.
+    """
 
     title: str
     before: ReliabilityCurve
@@ -27,11 +33,16 @@ def reliability_figure(panels: Sequence[ReliabilityPanel], *, columns: int | Non
     """Return reliability diagrams in rows of `columns`, by default one row; a marker's area tells its bin's samples.
 
     Bins of fewer than 10 samples are faint and not joined to the others: their accuracy is mostly chance. Raises
-    ValueError if there is no panel.
+    ValueError if there is no panel, columns is not a whole number >= 1, or a curve has no samples, fields that do not
+    fit together, or values out of range.
     """
     if not panels:
         raise ValueError("panels: got none, expected at least one")
-    count = columns or len(panels)
+    for panel in panels:
+        _check("before", panel.before)
+        if panel.after is not None:
+            _check("after", panel.after)
+    count = len(panels) if columns is None else check_integer("columns", columns, minimum=1)
     rows = -(-len(panels) // count)
     with style():
         width = SINGLE_COLUMN if count == 1 else DOUBLE_COLUMN
@@ -45,14 +56,29 @@ def reliability_figure(panels: Sequence[ReliabilityPanel], *, columns: int | Non
             axis.set_xlabel("confidence")
         for axis in axes[:, 0]:
             axis.set_ylabel("accuracy")
-        legend = figure.legend(
-            *axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=1 if count == 1 else 3
-        )
+        # Panels differ in what they have: a handle for each label of any.
+        handles = {}
+        for axis in axes.flat:
+            handles |= {handle.get_label(): handle for handle in axis.get_legend_handles_labels()[0]}
+        legend = figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=1 if count == 1 else 3)
         # The first bin drawn gives the legend its marker; its size means nothing there.
         for handle in legend.legend_handles:
             if hasattr(handle, "set_sizes"):
                 handle.set_sizes([20])  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
         return figure
+
+
+def _check(name: str, curve: ReliabilityCurve) -> None:
+    if not isinstance(curve, ReliabilityCurve):
+        raise ValueError(f"{name}: got {type(curve).__name__}, expected a ReliabilityCurve")
+    count = real_array("count", curve.count, 1)
+    if (count < 0).any() or not count.any():
+        raise ValueError(f"{name}: got a curve without samples, expected counts >= 0, not all of them 0")
+    for which, values in (("confidence", curve.confidence), ("accuracy", curve.accuracy)):
+        found = real_array(f"{name}.{which}", values, 1, finite=False)
+        if found.shape != count.shape:
+            raise ValueError(f"{name}.{which}: got shape {found.shape}, expected {count.shape}")
+        check_interval(f"{name}.{which}", real_array(f"{name}.{which}", found[count > 0], 1))
 
 
 def _draw(axis: Axes, panel: ReliabilityPanel) -> None:
@@ -82,4 +108,5 @@ def _draw(axis: Axes, panel: ReliabilityPanel) -> None:
                 clip_on=False,
             )
     axis.set(title=panel.title, xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal")
-    axis.text(0.04, 0.97, panel.note, transform=axis.transAxes, va="top", fontsize=6.5, linespacing=1.3)
+    # Curves start far from the lower right corner: a network that was confident there would be wrong all the time.
+    axis.text(1, 0.04, panel.note, transform=axis.transAxes, ha="right", fontsize=6, linespacing=1.25)

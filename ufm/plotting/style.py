@@ -24,6 +24,8 @@ DASHES = ("-", "--", "-.", ":")
 
 # Lightness rises along the map, so that lambda can be read in grey and without colour vision.
 LAMBDA_MAP = "viridis"
+# Around points coloured by lambda: without it the light end is lost in grey print, on white as on grey.
+POINT_EDGE = {"edgecolors": "0.25", "linewidths": 0.2}
 
 
 def style() -> AbstractContextManager:

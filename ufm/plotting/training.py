@@ -1,6 +1,7 @@
 """Convergence over training: same-class features and classifier towards the simplex ETF."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from ufm.arrays import check_number
 from ufm.plotting.style import DOUBLE_COLUMN, MARKERS, PALETTE, style
 
 MEASURES = {
@@ -28,10 +30,16 @@ def convergence_figure(
 
     histories: rows with `epoch` (from 0) and the measures, by label; a row without a measure is left out of its line,
     and a measure that no row has is said to be missing.
-    others: histories of another kind, dashed, in the colour of the same label. kinds: the words for the two. Raises
-    ValueError if no row has any measure.
+    others: histories of another kind, dashed, in the colour of the same label. kinds: the words for the two. The axes
+    are logarithmic: of measures that are 0, none is seen.
+    Raises ValueError if no row has any measure, or one with measures has no epoch >= 0 or has what is no number.
     """
-    if not any(row.get(name) is not None for rows in histories.values() for row in rows for name in MEASURES):
+    if len(kinds) != 2:
+        raise ValueError(f"kinds: got {len(kinds)}, expected 2")
+    for where, group in (("histories", histories), ("others", others or {})):
+        _check(where, group)
+    everything = [row for group in (histories, others or {}) for rows in group.values() for row in rows]
+    if not any(row.get(name) is not None for row in everything for name in MEASURES):
         raise ValueError(f"histories: got none of {', '.join(MEASURES)}, expected rows that have some")
     labels = list(dict.fromkeys([*histories, *(others or {})]))
     with style():
@@ -42,8 +50,10 @@ def convergence_figure(
                 for label, rows in group.items():
                     _draw(axis, name, rows, labels.index(label), dashes, face)
             axis.set(title=title, xlabel="epoch")
-            if not any(np.isfinite(line.get_ydata()).any() for line in axis.lines):
-                axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes)
+            values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axis.lines])
+            if not (values[np.isfinite(values)] > 0).any():
+                note = "none above 0" if np.isfinite(values).any() else "not measured"
+                axis.text(0.5, 0.5, note, ha="center", transform=axis.transAxes)
                 axis.set(xticks=[], yticks=[])
                 continue
             axis.set(xscale="log", yscale="log")
@@ -62,6 +72,19 @@ def convergence_figure(
             ]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6 if others else 4))
         return figure
+
+
+def _check(where: str, group: Mapping[str, Sequence[Mapping[str, float | None]]]) -> None:
+    for label, rows in group.items():
+        for row in rows:
+            found = {name: row[name] for name in MEASURES if row.get(name) is not None}
+            if not found:
+                continue
+            check_number(f"{where}: epoch of {label!r}", row.get("epoch"), minimum=0)
+            # A network that diverged has measures that are NaN or infinite: they leave a gap.
+            for name, value in found.items():
+                if not isinstance(value, Real) or isinstance(value, bool):
+                    raise ValueError(f"{where}: got {name} {value!r} of {label!r}, expected a number or None")
 
 
 def _draw(
