@@ -38,7 +38,7 @@ def draw(results: Path) -> Drawing:
         closed form less that of the straight line, width of the channel at lambda = 0.9 over the predicted, and beta
         from the classifier alone over the fitted one (not for AdamW, whose decay is no penalty), against the training
         loss on mixed labels; runs on one data set are joined. Grey: no lead; as predicted. Within digits, MNIST and
-        Fashion-MNIST the better fit is the nearer to the theory; over all data sets together it is not, and on
+        Fashion-MNIST the better fit is the nearer to the theory; over the three together it is not, and on
         CIFAR-10 the lead goes the other way. Architecture, epochs and optimiser change at once. The loss cannot fall
         below the mean entropy of the labels, 0.45 nats for ten classes. Eval mode, training seed as in the run's name
         (else 0).
