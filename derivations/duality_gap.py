@@ -225,7 +225,7 @@ y_j)$ and $t = \min(1, \sqrt{\lambda_W\lambda_H}/\lVert G_1\rVert_2)$. For cross
 entropy,
 $$F(W', H') \ge \sum_j \pi_j\,\mathcal H\left(t\,p_j + (1-t)\,y_j\right) \qquad\text{for all } (W', H'),$$
 and for mean squared error the summand is $-\frac12\lVert u_j\rVert^2 - u_j^\top(y_j - \mathbf 1/K)$ with $u_j =
-t\,(p_j - y_j)$. The difference from $F(W, H)$ bounds the distance from the global optimum; it is zero at the joint
+t\,(p_j - y_j)$. The difference bounds how far $F(W, H)$ is above its global minimum; it is zero at the joint
 optimum.""",
     assumptions=(
         r"$\lambda_W, \lambda_H > 0$, expectation convention; any labels on the simplex, any weights, any $d$.",
