@@ -1,17 +1,18 @@
 """The claims of the project, with what they rest on, as one table: `python -m experiments.claims [--results DIR]`.
 
-Statements and the thresholds behind the verdicts are written here; every figure is read from the committed results.
+Every figure is read from the committed results; claims on networks, with their thresholds, are those of `ufm report`.
 """
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.summary import Result, read_result
 from ufm.console import run_command
+from ufm.reports import Claim, Run, read_run
+from ufm.reports.measures import network_claims
 
 DATA = ("digits", "mnist", "fashion", "cifar")
 _NAMES = {"digits": "digits", "mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
@@ -100,68 +101,83 @@ def _theory(results: Path) -> list[Row]:
 
 def _networks(results: Path) -> list[Row]:
     runs = {
-        (data, kind): read_result(results / "networks" / f"{data}-{kind}")
-        for data in DATA
+        kind: {data: read_run(results / "networks" / f"{data}-{kind}") for data in DATA}
         for kind in ("mixup", "none", "mse")
     }
-    mixup, unmixed, squared = ({data: runs[data, kind] for data in DATA} for kind in ("mixup", "none", "mse"))
+    ece = {kind: {data: _ece(run) for data, run in runs[kind].items()} for kind in ("mixup", "none")}
+    better = [ece["mixup"][data] < ece["none"][data] for data in DATA]
 
-    def lead(result: Result) -> float:
-        return _r2(result, "closed form") - _r2(result, "straight line")
+    def row(statement: str, evidence: str, kind: str, name: str, figure: Callable[[Run, Claim], str]) -> Row:
+        """Return one of the report's claims, by name, over all data sets."""
+        found = {data: _claim(run, name) for data, run in runs[kind].items()}
+        figures = ", ".join(f"{_NAMES[data]} {figure(runs[kind][data], claim)}" for data, claim in found.items())
+        return Row(statement, evidence, figures, _verdict([claim.passed is True for claim in found.values()]))
 
-    def pairs(of: dict[str, Result]) -> str:
-        return _each(of, lambda r: f"{_r2(r, 'closed form'):.2f} / {_r2(r, 'straight line'):.2f}")
-
+    ahead = "the expected one is ahead, per sample"
     return [
-        Row(
-            "Same-class features align with the classifier (NC3 ≤ 0.2)",
+        row(
+            "Same-class features align with the classifier (NC3 ≤ 0.1)",
             "networks with mixup",
-            _each(mixup, lambda r: f"{r.mode('eval')['collapse']['nc3']:.2f}"),
-            _verdict(mixup, lambda r: r.mode("eval")["collapse"]["nc3"] <= 0.2),
+            "mixup",
+            "same class: NC3",
+            lambda _, claim: f"{claim.measured:.2f}",
         ),
-        Row(
+        row(
             "Different-class features run in channels: the closed form explains the logits better than a straight line "
-            "(R² of both, one fitted number each)",
+            "(R² of both over different-class samples, one fitted number each)",
             "networks with mixup",
-            pairs(mixup),
-            _verdict(mixup, lambda r: lead(r) > 0),
+            "mixup",
+            ahead,
+            _pair,
         ),
-        Row(
+        row(
             "Without mixing the straight line is ahead",
             "the same, trained on unmixed images, shown mixed ones",
-            pairs(unmixed),
-            _verdict(unmixed, lambda r: lead(r) < 0),
+            "none",
+            ahead,
+            _pair,
         ),
-        Row(
-            "Under squared error they are convex combinations of class means: the line explains the means per pair "
-            "and λ bin (R² ≥ 0.9)",
+        row(
+            "Under squared error they are convex combinations of class means: the line explains the means per pair and "
+            "λ bin (R² ≥ 0.9)",
             "the same with squared error",
-            _each(squared, lambda r: f"{_r2(r, 'straight line', 'r2_binned'):.2f}"),
-            _verdict(squared, lambda r: _r2(r, "straight line", "r2_binned") >= 0.9),
+            "mse",
+            "different class: R² of the closed form",
+            lambda _, claim: f"{claim.measured:.2f}",
         ),
-        Row(
-            "The channel is as wide as predicted at λ = 0.9 (within 10 %)",
-            "networks with mixup: width over the predicted",
-            _each(mixup, lambda r: f"{_width(r):.2f}"),
-            _verdict(mixup, lambda r: abs(_width(r) - 1) <= 0.1),
+        row(
+            "The channel's width is as predicted (mean error over mean ≤ 0.2, for λ in (0.1, 0.9))",
+            "networks with mixup",
+            "mixup",
+            "channel: width",
+            lambda _, claim: f"{claim.measured:.2f}",
         ),
-        Row(
+        row(
+            "Its depth is (the same)",
+            "networks with mixup",
+            "mixup",
+            "channel: depth",
+            lambda _, claim: f"{claim.measured:.2f}",
+        ),
+        row(
             "β follows from the classifier alone (within a factor of 3)",
             "networks with mixup: fit-free over fitted",
-            _each(mixup, lambda r: f"{_beta_ratio(r):.0f}"),
-            _verdict(mixup, lambda r: 1 / 3 <= _beta_ratio(r) <= 3),
+            "mixup",
+            "β fit-free against fitted",
+            lambda _, claim: f"{claim.measured:.0f}",
         ),
-        Row(
-            "Earlier layers look as if trained with manifold mixup (interpolation R² ≥ 0.7 in all)",
-            "networks with mixup: least and largest R² over the layers before the features",
-            _each(mixup, lambda r: f"{min(_interpolation(r)):.2f} to {max(_interpolation(r)):.2f}"),
-            _verdict(mixup, lambda r: min(_interpolation(r)) >= 0.7),
+        row(
+            "Earlier layers look as if trained with manifold mixup (interpolation R² ≥ 0.9 in all)",
+            "networks with mixup: the lowest over the layers",
+            "mixup",
+            "earlier layers: interpolation",
+            lambda _, claim: f"{claim.measured:.2f}",
         ),
         Row(
             "Mixup calibrates better (smaller ECE, as trained)",
             "half of the test images: with mixup / without",
-            _each(mixup, lambda r: f"{_ece(r):.3f} / {_ece(unmixed[_data(r)]):.3f}"),
-            _verdict(mixup, lambda r: _ece(r) < _ece(unmixed[_data(r)])),
+            ", ".join(f"{_NAMES[data]} {ece['mixup'][data]:.3f} / {ece['none'][data]:.3f}" for data in DATA),
+            _verdict(better),
         ),
     ]
 
@@ -173,44 +189,25 @@ def _read(path: Path) -> Any:
         raise ValueError(f"results: got {str(path)!r}, expected a committed result ({error})") from error
 
 
-def _r2(result: Result, name: str, key: str = "r2") -> float:
-    score = result.score(name)
-    if score is None:
-        raise ValueError(f"results: got {result.run.name!r} without {name!r}, expected its score")
-    return score[key]
+def _claim(run: Run, name: str) -> Claim:
+    """Return the claim of the report on a run, in eval mode, which is so called."""
+    return next(claim for claim in network_claims(run) if claim.name == name and claim.mode == run.mode)
 
 
-def _width(result: Result) -> float:
-    points = result.mode("eval")["points"]
-    return points["network"]["width"][-1] / points["closed form"]["width"][-1]
+def _pair(run: Run, _: Claim) -> str:
+    closed, line = (run.comparison.score(name).r2_mixed for name in ("closed form", "straight line"))
+    return f"{closed:.2f} / {line:.2f}"
 
 
-def _ece(result: Result) -> float:
-    return result.calibration["test"]["before"]["ece"]
+def _ece(run: Run) -> float:
+    if run.calibration is None:
+        raise ValueError(f"results: got {run.name!r} without calibration.json, expected one")
+    return run.calibration.test.before.ece
 
 
-def _beta_ratio(result: Result) -> float:
-    return result.mode("eval")["beta_fit_free"] / result.mode("eval")["beta"]
-
-
-def _interpolation(result: Result) -> list[float]:
-    *layers, features = result.comparison["layers"]
-    # A ResNet's last stage, averaged over positions, is the features themselves.
-    return [layer["interpolation"] for layer in layers if layer["interpolation"] != features["interpolation"]]
-
-
-def _data(result: Result) -> str:
-    return result.run.name.partition("-")[0]
-
-
-def _each(results: dict[str, Result], figure: Callable[[Result], str]) -> str:
-    return ", ".join(f"{_NAMES[data]} {figure(result)}" for data, result in results.items())
-
-
-def _verdict(results: dict[str, Result], holds: Callable[[Result], bool]) -> str:
-    count = sum(holds(result) for result in results.values())
-    words = {0: "does not hold", len(results): "holds"}.get(count)
-    return words or f"holds on {count} of {len(results)}"
+def _verdict(held: Sequence[bool]) -> str:
+    words = {0: "does not hold", len(held): "holds"}.get(sum(held))
+    return words or f"holds on {sum(held)} of {len(held)}"
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,11 @@ def gallery(out: Path) -> str:
         if not {"Title", "Description"} <= words.keys():
             continue  # not drawn by `save`
         title, (caption, _, command) = words["Title"], words["Description"].partition(" Command: ")
-        parts += [f"## {title}", f"![{title}]({name}.png)", textwrap.fill(caption, 120, break_long_words=False)]
+        parts += [
+            f"## {title}",
+            f"![{title}]({name}.png)",
+            textwrap.fill(caption, 120, break_long_words=False, break_on_hyphens=False),
+        ]
         links = [f"`{command}`", f"[PDF]({name}.pdf)"]
         links += [f"[animation]({name}.gif)"] if (out / f"{name}.gif").is_file() else []
         parts.append(" · ".join(links))

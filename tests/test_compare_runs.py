@@ -131,6 +131,7 @@ def test_results_go_to_a_folder_per_run_with_configuration_and_metrics(run: Trai
         "comparison.csv",
         "calibration.json",
         "summary.safetensors",
+        "layers.safetensors",
     }
     assert summary.page([tmp_path / "tiny"]) == summary.page([run.folder])
 

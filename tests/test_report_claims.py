@@ -133,7 +133,7 @@ def test_a_folder_with_the_comparison_alone_is_enough(folder: Path, tmp_path: Pa
         ("comparison.json", '{"comparisons": {}}', "without comparisons"),
         ("results.json", "{}", "expected the results of a demo"),
         ("results.json", "3", "expected the results of a demo"),
-        ("nothing.txt", "", "with neither; expected a folder with comparison.json"),
+        ("nothing.txt", "", "expected a folder with comparison.json"),
     ],
 )
 def test_other_folders_are_refused(tmp_path: Path, name: str, content: str, complaint: str):
@@ -175,12 +175,12 @@ def test_every_claim_holds_for_a_network_that_follows_the_theory(folder: Path):
     failed = [claim.name for claim in claims if claim.verdict is Verdict.FAILS]
     assert failed == []
     held = {claim.name for claim in claims if claim.verdict is Verdict.HOLDS}
-    assert {"channel or convex combination, per sample", "channel: width", "earlier layers: interpolation"} <= held
+    assert {"the expected one is ahead, per sample", "channel: width", "earlier layers: interpolation"} <= held
     assert all(claim.evidence for claim in claims)
 
 
 def test_what_is_expected_depends_on_loss_and_mixing():
-    name = "channel or convex combination, per sample"
+    name = "the expected one is ahead, per sample"
     bent, line = run_of(theory_network()), run_of(straight_network())
     squared, unmixed = Training(loss="mean_squared_error"), Training("none", None)
     assert by_name(bent)[name].passed
@@ -255,5 +255,5 @@ def test_committed_runs_can_be_judged():
     for name in ("fashion-mixup", "fashion-none", "fashion-mse", "fashion-etf", "fashion-vit-mixup"):
         claims = by_name(read_run(RESULTS / "networks" / name))
         # What the findings say of all of them.
-        assert claims["channel or convex combination, per sample"].passed, name
+        assert claims["the expected one is ahead, per sample"].passed, name
         assert len(claims) == 18

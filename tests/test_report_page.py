@@ -120,7 +120,7 @@ def test_the_page_on_several_runs_compares_them_first(several: str):
     assert "<script>alert('x')</script>" in page.of("section")[1]["text"]
     assert [each["href"] for each in page.of("a")[:2]] == ["#run-1", "#run-2"]
     matrix, overview = page.of("table")[1:3]
-    assert "channel or convex combination, per sample" in matrix["text"]
+    assert "the expected one is ahead, per sample" in matrix["text"]
     assert "β fitted" in overview["text"]
     assert "60.0 %" in overview["text"]
     # Network's claims of each run in its own section too.

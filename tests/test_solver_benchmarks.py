@@ -1,4 +1,4 @@
-"""The solver's measurements run, and their committed results say what the README says."""
+"""The solver's measurements run, and their committed results say what the documents say."""
 
 import json
 import re
@@ -19,8 +19,8 @@ def committed(name: str) -> dict:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
 
-def readme_row(words: str) -> str:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def documented_row(words: str) -> str:
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     return next(line for line in text.splitlines() if words in line)
 
 
@@ -31,12 +31,12 @@ def test_precision_on_a_few_fresh_starts():
         assert abs(row["above_closed_form"]) <= precision.LIMIT
 
 
-def test_committed_precision_is_what_the_readme_says():
+def test_committed_precision_is_what_the_documents_say():
     worst = committed("solver/precision.json")["worst"]
     within = [group for group in worst if group["decay"] >= 2e-3]
     assert all(group["stuck"] == 0 for group in worst)
     assert all(group["within"] == group["of"] == 20 for group in within)
-    row = readme_row("[precision]")
+    row = documented_row("`solver/precision.json`")
     for key in ("relative_gap", "relative_gradient"):
         assert f"{max(group[key] for group in within):.1e}" in row
         assert f"{max(group[key] for group in worst):.1e}" in row
@@ -61,9 +61,9 @@ def test_a_baseline_that_reaches_the_gap_says_when():
     assert row["seconds_to_gap"]["1e-3"] == row["seconds"]
 
 
-def test_committed_race_is_what_the_readme_says():
+def test_committed_race_is_what_the_documents_say():
     for row in committed("solver/race.json")["rows"]:
-        line = readme_row(f"({row['case']}) ")
+        line = documented_row(f"({row['case']}) ")
         if row["method"] == "ufm newton":
             assert row["reached"]
             shown = f"{1000 * row['seconds']:.0f} ms" if row["seconds"] < 1 else f"{row['seconds']:.1f} s"
@@ -81,9 +81,9 @@ def test_scaling_runs_and_memory_is_measured():
     )
 
 
-def test_committed_scaling_is_what_the_readme_says():
+def test_committed_scaling_is_what_the_documents_say():
     result = committed("solver/scaling.json")
-    row = readme_row("[scaling]")
+    row = documented_row("`solver/scaling.json`")
     streamed = [line["megabytes"] for line in result["rows"] if line["kind"] == "streamed"]
     assert streamed[-1] < 1.3 * streamed[2]
     for kind, value in result["slopes"].items():

@@ -104,7 +104,6 @@ def test_the_command_without_words_has_the_defaults(run_train, monkeypatch: pyte
         (["--colour=red"], "colour"),
         (["--batch-size=5000"], "batch_size"),
         (["--network.stride=8"], "stride"),
-        (["--out=file/run", *WORDS], "file"),
         ([*WORDS, "--optimiser.learning-rate=1e30"], "learning_rate"),
     ],
 )
@@ -118,6 +117,14 @@ def test_bad_words_end_with_status_2_and_one_line(
     assert said[0].startswith("experiments.train: error: ")
     assert named in said[0]
     assert not list(tmp_path.glob("**/checkpoint.safetensors"))
+
+
+def test_a_folder_that_cannot_be_made_is_no_bad_word(run_train, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    (tmp_path / "file").write_text("no folder")
+    assert run_train("--out=file/run", *WORDS) == 1
+    said = [line for line in capfd.readouterr().err.splitlines() if line and "epoch in" not in line]
+    assert len(said) == 1
+    assert "file" in said[0]
 
 
 def test_an_interrupted_training_says_so(

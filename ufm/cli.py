@@ -15,7 +15,7 @@ from ufm.commands.predict import Predict
 from ufm.commands.report import Report
 from ufm.commands.solve import Solve
 from ufm.commands.verify import Verify
-from ufm.console import parse
+from ufm.console import guarded, parse
 
 Command = (
     Annotated[Predict, tyro.conf.subcommand("predict")]
@@ -29,18 +29,8 @@ Command = (
 
 def main(args: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    try:
-        description = "Theory toolkit for unconstrained features models: closed forms, certified solvers, networks."
-        return parse(Command, prog="ufm", description=description, args=args).run()
-    except ValueError as error:
-        print(f"ufm: error: {error}", file=sys.stderr)
-        return 2
-    except (OSError, RuntimeError) as error:
-        print(f"ufm: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("ufm: interrupted", file=sys.stderr)
-        return 130
+    description = "Theory toolkit for unconstrained features models: closed forms, certified solvers, networks."
+    return guarded(lambda: parse(Command, prog="ufm", description=description, args=args).run(), "ufm")
 
 
 if __name__ == "__main__":

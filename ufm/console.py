@@ -3,7 +3,9 @@
 import contextlib
 import io
 import itertools
+import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import tyro
@@ -36,16 +38,25 @@ def _is_rule(line: str) -> bool:
 def run_command(form: Any, *, prog: str, description: str | None = None, interrupted: str = "interrupted") -> int:
     """Parse the process's command line as `form`, call its `run()` and return the exit status.
 
-    2, with one line on standard error, for bad input; 1 if a process or a device failed; 130, saying `interrupted`, for
-    Ctrl-C; else what `run()` returns.
+    2, with one line on standard error, for bad input; 1 if a file could not be written, or a process or a device
+    failed; 130, saying `interrupted`, for Ctrl-C; else what `run()` returns.
     """
     name = prog.removeprefix("python -m ")
+    return guarded(lambda: parse(form, prog=prog, description=description).run(), name, interrupted)
+
+
+def guarded(run: Callable[[], int], name: str, interrupted: str = "interrupted") -> int:
+    """Return what `run` returns, or the exit status of what it raises, saying it in one line under `name`."""
     try:
-        return parse(form, prog=prog, description=description).run()
-    except (ValueError, OSError) as error:
+        return run()
+    except ValueError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
+    except BrokenPipeError:
+        # Who reads the output has had enough, as `head` does; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (OSError, RuntimeError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

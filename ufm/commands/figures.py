@@ -9,7 +9,7 @@ from pathlib import Path
 class Figures:
     """Draw the project's figures as PNG and PDF, with their captions; from a checkout, which holds their results."""
 
-    only: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
     """names of figures; all by default"""
     results: str | None = None
     """folder of results; the checkout's experiments/results by default"""
@@ -20,6 +20,8 @@ class Figures:
 
     def run(self) -> int:
         """Draw each and print the paths of its files, or print the names."""
+        if self.only == ():
+            raise ValueError("only: got no name, expected some; without the option all figures are drawn")
         root = _checkout()
         if str(root) not in sys.path:
             sys.path.insert(0, str(root))

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import tyro
 
@@ -32,6 +33,8 @@ class Report:
         """Write the page and print where it is; exit status 1 if an exact claim failed."""
         if not self.runs:
             raise ValueError("runs: got none, expected at least one folder or file")
+        if Path(self.out).is_dir():
+            raise ValueError(f"out: got {self.out!r}, which is a folder, expected a file")
         from ufm.reports import read_run, report
 
         options = {"alpha": self.alpha, "weight_decay": self.weight_decay, "loss": self.loss}

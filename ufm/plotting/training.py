@@ -60,7 +60,9 @@ def convergence_figure(
             for side in (axis.xaxis, axis.yaxis):
                 side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.yaxis.set_minor_formatter(FuncFormatter(_few_digits))
+            low, high = axis.get_ylim()
+            digits = "25" if high > 8 * low else "23456789"
+            axis.yaxis.set_minor_formatter(FuncFormatter(lambda value, _, digits=digits: _few_digits(value, digits)))
         handles = [
             Line2D([], [], color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)], markersize=3, label=label)
             for i, label in enumerate(labels)
@@ -105,6 +107,6 @@ def _draw(
     )
 
 
-def _few_digits(value: float, _: object) -> str:
-    """Label the 2s and 5s between powers of ten, without which a short logarithmic axis shows one number."""
-    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
+def _few_digits(value: float, digits: str) -> str:
+    """Label some numbers between powers of ten, without which a short logarithmic axis shows one or none."""
+    return f"{value:g}" if f"{value:e}"[0] in digits else ""

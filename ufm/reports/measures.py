@@ -173,7 +173,7 @@ def _rival(run: Run, mode: str, rests: str) -> Iterator[Claim]:
     for which, key in (("per sample", "r2_mixed"), ("per pair and λ bin", "r2_binned")):
         curved, straight = getattr(bent, key), getattr(line, key)
         yield Claim(
-            name=f"channel or convex combination, {which}",
+            name=f"the expected one is ahead, {which}",
             statement=f"{statement}, {which}",
             measured=sign * (curved - straight),
             relation=">=",

@@ -153,8 +153,10 @@ def read_run(
         return demo_run(read_json(place / RESULTS), place, str(path))
     if (place / COMPARISON).is_file():
         return _compared_run(place, str(path), training)
-    seen = "neither" if place.is_dir() else "which does not exist"
-    raise ValueError(f"runs: got {str(path)!r}, {'with ' if place.is_dir() else ''}{seen}; expected {_EXPECTED}")
+    if not place.exists():
+        raise ValueError(f"runs: got {str(path)!r}, which does not exist; expected {_EXPECTED}")
+    hint = f"; it holds such folders: name them, as in {path}/*" if any(place.glob(f"*/{COMPARISON}")) else ""
+    raise ValueError(f"runs: got {str(path)!r}, expected {_EXPECTED}{hint}")
 
 
 def _activations_run(file: Path, source: str, training: Training, weight_decay: float | None) -> Run:
