@@ -20,7 +20,9 @@ from derivations.document import spaced
 
 _LOGGER = logging.getLogger(__name__)
 _CONVERTED = "mathml"
-# Accents as characters of their own: browsers set combining ones beside the letter.
+# A prime is small already: as a superscript it would be drawn small twice. Accents as characters of their own: browsers
+# set combining ones beside the letter.
+_PRIME = re.compile("<msup>(<mi>[^<]*</mi>)<mo>\u2032</mo></msup>")
 _ACCENTS = str.maketrans("\u0302\u0303", "\u02c6\u02dc")
 
 
@@ -33,7 +35,8 @@ def to_mathml(formulas: Sequence[tuple[str, bool]]) -> list[str | None]:
     blocks = [{"t": "Para", "c": [{"t": "Math", "c": [kinds[display], latex]}]} for latex, display in formulas]
     document = json.dumps({"pandoc-api-version": [1, 23, 1], "meta": {}, "blocks": blocks})
     converted = pypandoc.convert_text(document, "html5", format="json", extra_args=["--mathml", "--wrap=none"])
-    found = re.findall(r"<p>(.*?)</p>", spaced(converted).translate(_ACCENTS), flags=re.DOTALL)
+    shown = _PRIME.sub('<mrow>\\1<mo lspace="0" rspace="0">\u2032</mo></mrow>', spaced(converted).translate(_ACCENTS))
+    found = re.findall(r"<p>(.*?)</p>", shown, flags=re.DOTALL)
     if len(found) != len(formulas):
         raise RuntimeError(f"pandoc: got {len(found)} formulas, expected {len(formulas)}")
     return [element if element.startswith("<math") else None for element in found]
