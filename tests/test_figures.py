@@ -301,6 +301,9 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     assert capsys.readouterr().out.split() == list(NAMES)
     assert main(["figures", "--only", "minority", "--out", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "minority.pdf", "minority.png"]
+    capsys.readouterr()
+    assert main(["figures", "--out", str(tmp_path), "--only"]) == 2
+    assert "only: got no name" in capsys.readouterr().err
     assert main(["figures", "--only", "nothing", "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("ufm: error: only: got 'nothing'")
     monkeypatch.setattr("ufm.commands.figures.__file__", str(tmp_path / "a" / "b" / "c.py"))

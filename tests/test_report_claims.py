@@ -257,3 +257,10 @@ def test_committed_runs_can_be_judged():
         # What the findings say of all of them.
         assert claims["the expected one is ahead, per sample"].passed, name
         assert len(claims) == 18
+
+
+def test_a_folder_of_runs_is_told_how_to_name_them(tmp_path: Path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "comparison.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"it holds such folders: name them, as in .*/\*"):
+        read_run(tmp_path)
