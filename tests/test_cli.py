@@ -90,7 +90,9 @@ def test_a_missing_certificate_is_said(capsys: pytest.CaptureFixture[str]):
 
 
 def test_verify(capsys: pytest.CaptureFixture[str]):
-    arguments = ["verify", "--num-classes", "3", "--dim", "4", "--nodes", "3"]
+    # Gradient descent is the slower the weaker the penalties.
+    penalties = ["--weight-decay", "0.02", "--feature-decay", "0.02"]
+    arguments = ["verify", "--num-classes", "3", "--dim", "4", "--nodes", "3", *penalties]
     status, out, _ = run(capsys, *arguments)
     assert status == 0
     assert out.count("PASS") == 24

@@ -17,6 +17,8 @@ from derivations.pages import theory_pages
 from derivations.plain import plain
 
 ROOT = Path(__file__).parents[1]
+# One worker, so that each claim is proved once.
+pytestmark = pytest.mark.xdist_group("derivations")
 
 
 @cache

@@ -28,9 +28,10 @@ def launch(processes: int, out: Path, kill_after: int = 0) -> subprocess.Complet
     )
 
 
-def test_one_two_and_four_processes_agree(tmp_path: Path):
+@pytest.mark.parametrize("counts", [(1, 2), pytest.param((1, 2, 4), marks=pytest.mark.slow)])
+def test_one_two_and_four_processes_agree(tmp_path: Path, counts: tuple[int, ...]):
     found = {}
-    for processes in (1, 2, 4):
+    for processes in counts:
         out = tmp_path / f"{processes}.json"
         result = launch(processes, out)
         assert result.returncode == 0, result.stderr[-3000:]

@@ -23,6 +23,8 @@ from ufm.plotting import DOUBLE_COLUMN, SINGLE_COLUMN, style
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
 OUTPUT = ROOT / "figures" / "output"
+# One worker, so that each figure is computed once.
+pytestmark = pytest.mark.xdist_group("figures")
 
 PLANAR = ({"different classes: λ, weight of the pair's first class in (0, 1), (1, 2), (2, 0)"}, {"same class"})
 DATA = {"digits", "MNIST", "Fashion-MNIST", "CIFAR-10"}
