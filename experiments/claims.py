@@ -104,12 +104,13 @@ def _networks(results: Path) -> list[Row]:
         kind: {data: read_run(results / "networks" / f"{data}-{kind}") for data in DATA}
         for kind in ("mixup", "none", "mse")
     }
+    said = {kind: {data: _claims_of(run) for data, run in of.items()} for kind, of in runs.items()}
     ece = {kind: {data: _ece(run) for data, run in runs[kind].items()} for kind in ("mixup", "none")}
     better = [ece["mixup"][data] < ece["none"][data] for data in DATA]
 
     def row(statement: str, evidence: str, kind: str, name: str, figure: Callable[[Run, Claim], str]) -> Row:
         """Return one of the report's claims, by name, over all data sets."""
-        found = {data: _claim(run, name) for data, run in runs[kind].items()}
+        found = {data: claims[name] for data, claims in said[kind].items()}
         figures = ", ".join(f"{_NAMES[data]} {figure(runs[kind][data], claim)}" for data, claim in found.items())
         return Row(statement, evidence, figures, _verdict([claim.passed is True for claim in found.values()]))
 
@@ -120,7 +121,7 @@ def _networks(results: Path) -> list[Row]:
             "networks with mixup",
             "mixup",
             "same class: NC3",
-            lambda _, claim: f"{claim.measured:.2f}",
+            _measured,
         ),
         row(
             "Different-class features run in channels: the closed form explains the logits better than a straight line "
@@ -143,21 +144,21 @@ def _networks(results: Path) -> list[Row]:
             "the same with squared error",
             "mse",
             "different class: R² of the closed form",
-            lambda _, claim: f"{claim.measured:.2f}",
+            _measured,
         ),
         row(
             "The channel's width is as predicted (mean error over mean ≤ 0.2, for λ in (0.1, 0.9))",
             "networks with mixup",
             "mixup",
             "channel: width",
-            lambda _, claim: f"{claim.measured:.2f}",
+            _measured,
         ),
         row(
             "Its depth is (the same)",
             "networks with mixup",
             "mixup",
             "channel: depth",
-            lambda _, claim: f"{claim.measured:.2f}",
+            _measured,
         ),
         row(
             "β follows from the classifier alone (within a factor of 3)",
@@ -171,7 +172,7 @@ def _networks(results: Path) -> list[Row]:
             "networks with mixup: the lowest over the layers",
             "mixup",
             "earlier layers: interpolation",
-            lambda _, claim: f"{claim.measured:.2f}",
+            _measured,
         ),
         Row(
             "Mixup calibrates better (smaller ECE, as trained)",
@@ -189,9 +190,13 @@ def _read(path: Path) -> Any:
         raise ValueError(f"results: got {str(path)!r}, expected a committed result ({error})") from error
 
 
-def _claim(run: Run, name: str) -> Claim:
-    """Return the claim of the report on a run, in eval mode, which is so called."""
-    return next(claim for claim in network_claims(run) if claim.name == name and claim.mode == run.mode)
+def _claims_of(run: Run) -> dict[str, Claim]:
+    """Return the report's claims on a run in eval mode, by name."""
+    return {claim.name: claim for claim in network_claims(run) if claim.mode == run.mode}
+
+
+def _measured(_: Run, claim: Claim) -> str:
+    return f"{claim.measured:.2f}"
 
 
 def _pair(run: Run, _: Claim) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from figures.drawing import Drawing, script
-from figures.networks import DATA, all_networks
-from ufm.plotting import MARKERS, PALETTE, SINGLE_COLUMN, style
+from figures.networks import all_networks, scatter
+from ufm.plotting import SINGLE_COLUMN, style
 
 
 def draw(results: Path) -> Drawing:
@@ -16,16 +16,7 @@ def draw(results: Path) -> Drawing:
     with style():
         figure = Figure(figsize=(SINGLE_COLUMN, 3.4))
         axis = figure.subplots()
-        for i, title in enumerate(DATA.values()):
-            for mixed in (True, False):
-                points = [
-                    (some.comparison["beta"], some.comparison["beta_fit_free"])
-                    for some in every
-                    if some.data == title and (some.kind == "mixup") == mixed
-                ]
-                face = PALETTE[i] if mixed else "none"
-                look = {"marker": MARKERS[i], "color": PALETTE[i], "markerfacecolor": face, "markersize": 4.5}
-                axis.plot(*np.array(points).reshape(-1, 2).T, linestyle="", **look, label=title if mixed else None)
+        scatter(axis, every, lambda some: (some.comparison["beta"], some.comparison["beta_fit_free"]))
         fitted, free = (np.array([some.comparison[name] for some in every]) for name in ("beta", "beta_fit_free"))
         ends = np.array([min(fitted.min(), free.min()) / 2, max(fitted.max(), free.max()) * 2])
         for factor, dashes, label in ((1, "-", "equal"), (10, "--", "ten times")):

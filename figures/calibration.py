@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 import ufm
 from figures.drawing import Drawing, script
-from figures.networks import DATA, Shown, all_networks, main_networks
-from ufm.plotting import CLOSED_FORM, DOUBLE_COLUMN, MARKERS, NETWORK, PALETTE, SOLVER, style
+from figures.networks import DATA, Shown, all_networks, main_networks, scatter
+from ufm.plotting import CLOSED_FORM, DOUBLE_COLUMN, NETWORK, SOLVER, style
 
 _GRID = np.linspace(0.002, 0.998, 499)
 
@@ -76,18 +76,7 @@ def _predicted(axis: Axes, every: list[Shown]) -> None:
 
 
 def _scatter(axis: Axes, every: list[Shown], point: Callable[[Shown], tuple[float, float]]) -> None:
-    for i, title in enumerate(DATA.values()):
-        for mixed in (True, False):
-            points = [point(some) for some in every if some.data == title and (some.kind != "none") == mixed]
-            if points:
-                axis.plot(
-                    *np.array(points).T,
-                    MARKERS[i],
-                    color=PALETTE[i],
-                    markersize=4.5,
-                    markerfacecolor=PALETTE[i] if mixed else "none",
-                    label=title if mixed else None,
-                )
+    scatter(axis, every, point)
     axis.plot([], [], "o", color="0.3", markersize=4.5, markerfacecolor="none", label="hollow: not mixed")
     low = min(*axis.get_xlim(), *axis.get_ylim())
     axis.plot([low, 1], [low, 1], color="0.6", linewidth=0.6, zorder=0)

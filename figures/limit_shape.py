@@ -9,14 +9,13 @@ from matplotlib.figure import Figure
 
 import ufm
 from figures.drawing import Drawing, script
-from figures.networks import log_grid
 from ufm.plotting import CLOSED_FORM, DASHES, DOUBLE_COLUMN, PALETTE, SOLVER, style
 from ufm.targets import pair_labels
 
 _K = 10
 _LAMBDA = 0.8
 _SIZES = (3, 4, 10, 100)
-_BETAS = log_grid(1e1, 1e30)
+_BETAS = np.geomspace(1e1, 1e30, 200)
 
 
 def draw(results: Path) -> Drawing:

@@ -1,7 +1,6 @@
 """The committed networks, as the figures take them."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 
 import ufm
 from experiments.summary import Result, read_result
-from ufm.plotting import PlanarPanel, planar_panel
+from ufm.plotting import MARKERS, PALETTE, PlanarPanel, planar_panel
+from ufm.reports.stored import structure
 
 # The main runs of each data set are called <key>-mixup, -none, -mse and -etf.
 DATA = {"digits": "digits", "mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
@@ -91,8 +92,7 @@ class Shown:
 
     def curve(self, name: str) -> ufm.ChannelCurve:
         """Return one of the comparison's channel curves."""
-        values = self.comparison["curves"][name]
-        return ufm.ChannelCurve(**{key: np.array(value, float) for key, value in values.items() if value is not None})
+        return structure(ufm.ChannelCurve, self.comparison["curves"][name], name)
 
     def panel(self, title: str) -> PlanarPanel:
         """Return the samples of the first three classes in the plane of their classifier rows."""
@@ -172,6 +172,11 @@ def span(counts: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def log_grid(start: float, end: float, points: int = 200) -> np.ndarray:
-    """Return points evenly spaced in the logarithm."""
-    return np.logspace(math.log10(start), math.log10(end), points)
+def scatter(axis: Axes, every: Sequence[Shown], point: Callable[[Shown], tuple[float, float]]) -> None:
+    """Draw a point per network: colour and marker tell the data set, filled with mixup, hollow not mixed."""
+    for i, title in enumerate(DATA.values()):
+        for mixed in (True, False):
+            points = [point(some) for some in every if some.data == title and (some.kind != "none") == mixed]
+            face = PALETTE[i] if mixed else "none"
+            look = {"marker": MARKERS[i], "color": PALETTE[i], "markerfacecolor": face, "markersize": 4.5}
+            axis.plot(*np.array(points).reshape(-1, 2).T, linestyle="", **look, label=title if mixed else None)

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 import ufm
 from figures.drawing import Drawing, script
-from figures.networks import log_grid
 from ufm.plotting import CLOSED_FORM, DASHES, MARKERS, PALETTE, SINGLE_COLUMN, style
 
 _K, _DIM, _NODES = 5, 8, 9
@@ -17,12 +16,12 @@ _LAWS = {
     "mixup, α = 0.2": ufm.Mixup(_K, alpha=0.2),
     "mixup, α = 1": ufm.Mixup(_K, alpha=1.0),
 }
-_SOLVED = log_grid(1e-6, 0.6, 10)
+_SOLVED = np.geomspace(1e-6, 0.6, 10)
 
 
 def draw(results: Path) -> Drawing:
     """Return both against the product of penalties (above), and their difference beside its proof (below)."""
-    grid = log_grid(1e-7, 1, 120)
+    grid = np.geomspace(1e-7, 1, 120)
     with style():
         figure = Figure(figsize=(SINGLE_COLUMN, 4.2))
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.6, 1))

@@ -1,14 +1,12 @@
 """Reliability diagrams on test images, with accuracy and ECE."""
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 import ufm
 from figures.drawing import Drawing, script
 from figures.networks import DATA, Shown, main_networks
 from ufm.plotting import ReliabilityPanel, reliability_figure
+from ufm.reports.stored import structure
 
 
 def draw(results: Path) -> Drawing:
@@ -30,18 +28,13 @@ def draw(results: Path) -> Drawing:
 
 def _panel(title: str, some: Shown) -> ReliabilityPanel:
     test = some.calibration["test"]
-    before, after = (_curve(test[when]["curve"]) for when in ("before", "after"))
+    before, after = (structure(ufm.ReliabilityCurve, test[when]["curve"], when) for when in ("before", "after"))
     note = (
         f"acc {100 * test['before']['accuracy']:.1f} %\n"
         f"ECE {test['before']['ece']:.3f} → {test['after']['ece']:.3f}\n"
         f"T = {test['temperature']:.2f}"
     )
     return ReliabilityPanel(title, before, after, note)
-
-
-def _curve(values: dict[str, Any]) -> ufm.ReliabilityCurve:
-    means = {key: np.array(values[key], float) for key in ("edges", "confidence", "accuracy")}
-    return ufm.ReliabilityCurve(**means, count=np.array(values["count"]))
 
 
 if __name__ == "__main__":

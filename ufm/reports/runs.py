@@ -11,7 +11,7 @@ from ufm.arrays import check_choice, check_number
 from ufm.calibration import Calibration
 from ufm.comparison import Comparison, compare
 from ufm.laws import Mixup, Unmixed
-from ufm.layers import layer_pattern
+from ufm.layers import LayerPattern, layer_pattern
 from ufm.losses import LOSSES
 from ufm.plotting import PlanarPanel, projected_panel
 from ufm.reliability import CalibrationReport
@@ -35,15 +35,9 @@ _PANELS = {
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(LayerPattern):
     """A layer's `ufm.LayerPattern`, and `ufm.interpolation_r2` where it was measured."""
 
-    name: str
-    dim: int
-    explained: float
-    line: float
-    channel: float
-    beta: float
     interpolation: float | None = None
 
 
