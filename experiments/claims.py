@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ufm.console import run_command
+from ufm._support.console import run_command
 from ufm.reports import Claim, Run, read_run
-from ufm.reports.measures import network_claims
+from ufm.runs.network_claims import network_claims
 
 DATA = ("digits", "mnist", "fashion", "cifar")
 _NAMES = {"digits": "digits", "mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}

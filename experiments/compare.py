@@ -28,10 +28,10 @@ from experiments.record import Recording, interpolation, record_network
 from experiments.training.measures import logits_of
 from experiments.training.processes import local_device
 from experiments.training.run import TrainedRun, read_run
-from ufm.arrays import check_integer
-from ufm.console import run_command
-from ufm.predictions import Head
-from ufm.storage import atomic_path, write_csv, write_json
+from ufm._support.arrays import check_integer
+from ufm._support.console import run_command
+from ufm._support.files import atomic_path, write_csv, write_json
+from ufm.networks.predictions import Head
 
 _SUMMARY_SAMPLES = 3000
 _RESAMPLES = 200

@@ -25,14 +25,14 @@ from experiments.data import load_data
 from experiments.record import Recording, record_run
 from experiments.training import TrainConfig, train
 from experiments.training.run import read_run
-from ufm.arrays import check_integer, check_number
-from ufm.console import guarded, parse
+from ufm._support.arrays import check_integer, check_number
+from ufm._support.console import guarded, parse
+from ufm._support.files import atomic_path, to_json, write_json
+from ufm.labels.targets import pair_labels
 from ufm.reports import Claim, Report, demo_run, report
-from ufm.reports.claims import solver_claim, verification_claims
 from ufm.reports.pictures import CLASSES, ideal_features, of_classes
-from ufm.storage import atomic_path, to_json, write_json
-from ufm.targets import pair_labels
-from ufm.verification import Verification, verify
+from ufm.runs.claims import solver_claim, verification_claims
+from ufm.runs.verification import Verification, verify
 
 _NUM_CLASSES = 10
 # Pictures that are kept as files beside the report; the page has them all.

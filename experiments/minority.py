@@ -27,7 +27,7 @@ from torch import Tensor
 
 import ufm
 from experiments.benchmarks.machine import machine
-from ufm.storage import write_json
+from ufm._support.files import write_json
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from experiments.data import ImageData
-from ufm.activations import MixedBatch
-from ufm.arrays import check_choice, check_integer, check_number
+from ufm._support.arrays import check_choice, check_integer, check_number
+from ufm.networks.activations import MixedBatch
 
 KINDS = ("mixup", "cutmix", "manifold", "none")
 _GRANULARITIES = ("sample", "batch")

@@ -20,8 +20,8 @@ from experiments.mixing import Mixing, mixed_batches
 from experiments.networks import Network
 from experiments.training.processes import local_device
 from experiments.training.run import TrainedRun, read_run
-from ufm.arrays import check_choice, check_integer
-from ufm.console import run_command
+from ufm._support.arrays import check_choice, check_integer
+from ufm._support.console import run_command
 
 _MODES = ("eval", "train")
 

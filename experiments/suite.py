@@ -26,8 +26,8 @@ from experiments.record import Recording
 from experiments.training import TrainConfig, train
 from experiments.training.config import from_plain, to_plain
 from experiments.training.run import read_run
-from ufm.arrays import check_choice, check_integer
-from ufm.console import run_command
+from ufm._support.arrays import check_choice, check_integer
+from ufm._support.console import run_command
 
 SUITE = Path(__file__).with_name("suite.toml")
 

@@ -13,8 +13,8 @@ from typing import Any
 import tyro
 
 from experiments.training.run import TrainedRun, read_run
-from ufm.console import run_command
-from ufm.storage import atomic_path
+from ufm._support.console import run_command
+from ufm._support.files import atomic_path
 
 _PREDICTIONS = ("closed form", "own classifier", "straight line", "fit-free")
 _LAMBDAS = (50, 70, 90)

@@ -24,9 +24,9 @@ from experiments.sweeps.point import versions
 from experiments.sweeps.store import CONFIG, Store, read_config, write_config
 from experiments.sweeps.summary import summary
 from experiments.sweeps.workers import Workers, solve_points
-from ufm.console import parse
-from ufm.progress import progress_bar
-from ufm.storage import atomic_path
+from ufm._support.console import parse
+from ufm._support.files import atomic_path
+from ufm._support.progress import progress_bar
 
 
 @dataclass(frozen=True)

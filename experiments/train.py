@@ -17,8 +17,8 @@ import tyro
 
 from experiments.data import load_data
 from experiments.training import TrainConfig, train
-from ufm.arrays import check_integer
-from ufm.console import run_command
+from ufm._support.arrays import check_integer
+from ufm._support.console import run_command
 from ufm.solvers.reduced import is_first_process
 
 

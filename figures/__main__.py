@@ -2,8 +2,8 @@
 
 import sys
 
+from ufm._support.console import run_command
 from ufm.commands.figures import Figures
-from ufm.console import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command(Figures, prog="python -m figures", description=__doc__))

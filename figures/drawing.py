@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from figures import NAMES
-from ufm.arrays import check_choice
-from ufm.console import run_command
+from ufm._support.arrays import check_choice
+from ufm._support.console import run_command
+from ufm._support.files import atomic_path
 from ufm.plotting import style
-from ufm.storage import atomic_path
 
 RESULTS, OUTPUT = "experiments/results", "figures/output"
 _DPI = 300

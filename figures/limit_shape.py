@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 import ufm
 from figures.drawing import Drawing, script
+from ufm.labels.targets import pair_labels
 from ufm.plotting import CLOSED_FORM, DASHES, DOUBLE_COLUMN, PALETTE, SOLVER, style
-from ufm.targets import pair_labels
 
 _K = 10
 _LAMBDA = 0.8

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 import ufm
 from experiments.summary import Result, read_result
 from ufm.plotting import MARKERS, PALETTE, PlanarPanel, planar_panel
-from ufm.reports.stored import structure
+from ufm.runs.stored import structure
 
 # The main runs of each data set are called <key>-mixup, -none, -mse and -etf.
 DATA = {"digits": "digits", "mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}

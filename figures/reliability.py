@@ -6,7 +6,7 @@ import ufm
 from figures.drawing import Drawing, script
 from figures.networks import DATA, Shown, main_networks
 from ufm.plotting import ReliabilityPanel, reliability_figure
-from ufm.reports.stored import structure
+from ufm.runs.stored import structure
 
 
 def draw(results: Path) -> Drawing:

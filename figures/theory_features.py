@@ -6,8 +6,8 @@ import torch
 
 import ufm
 from figures.drawing import Drawing, script
+from ufm.labels.targets import pair_labels
 from ufm.plotting import PlanarPanel, planar_figure, planar_panel
-from ufm.targets import pair_labels
 
 _SIZES = (3, 10, 100)
 _DECAYS = (3e-2, 1e-2, 1e-3, 1e-5)

@@ -7,10 +7,10 @@ import jaxtyping
 import pytest
 import torch
 
-import tests.typecheck  # noqa: F401  (the hook looks its checker up by attribute)
+import tests.helpers.typecheck  # noqa: F401  (the hook looks its checker up by attribute)
 
 # Every annotated function of the library is checked against its shapes while the tests run.
-jaxtyping.install_import_hook("ufm", "tests.typecheck.check")
+jaxtyping.install_import_hook("ufm", "tests.helpers.typecheck.check")
 
 # One thread per worker: two pytest workers share two cores.
 torch.set_num_threads(1)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import special
 
 import ufm
-from tests import strategies
+from tests.helpers import strategies
 from ufm import losses
 from ufm.losses import LOSSES, CrossEntropy, get_loss, register_loss
 

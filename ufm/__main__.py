@@ -2,6 +2,6 @@
 
 import sys
 
-from ufm.cli import main
+from ufm.commands.main import main
 
 sys.exit(main())

@@ -1,4 +1,4 @@
-"""The dense proximal point as fused kernels: the same Newton iteration as in `ufm.special`, through torch.compile.
+"""The dense proximal point as fused kernels: the same Newton iteration as in `ufm.prox`, through torch.compile.
 
 Worth it for many classes: one pass over memory a step instead of a dozen. Opt-in, because it needs a C++ compiler (or
 Triton on a GPU) and its first call takes some twenty seconds.

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm.arrays import check_choice
-from ufm.special import adjoint, prox_logits
+from ufm._support.arrays import check_choice
+from ufm.prox import adjoint, prox_logits
 
 
 @runtime_checkable

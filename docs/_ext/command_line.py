@@ -25,7 +25,7 @@ class Option:
 
 def commands() -> dict[str, tuple[str, list[Option]]]:
     """Return, for every command of `ufm`, its description and its options."""
-    from ufm.cli import Command
+    from ufm.commands.main import Command
 
     found = {}
     for part in get_args(Command):

@@ -25,7 +25,7 @@ import tyro
 from flint import arb, ctx
 
 import ufm
-from ufm.storage import write_json
+from ufm._support.files import write_json
 
 _BITS = 320
 _BATCH = 256

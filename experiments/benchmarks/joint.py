@@ -16,9 +16,9 @@ from typing import Any
 import tyro
 
 import ufm
-from ufm.laws import Law
+from ufm._support.files import write_json
+from ufm.labels.laws import Law
 from ufm.losses import LOSSES
-from ufm.storage import write_json
 
 
 @dataclass(frozen=True)

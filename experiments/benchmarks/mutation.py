@@ -23,7 +23,7 @@ from typing import Any
 
 import tyro
 
-from ufm.storage import write_json
+from ufm._support.files import write_json
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,7 +18,7 @@ import tyro
 
 import ufm
 from experiments.benchmarks.machine import machine
-from ufm.storage import write_json
+from ufm._support.files import write_json
 
 LIMIT = 1e-13
 

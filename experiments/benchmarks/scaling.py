@@ -24,7 +24,7 @@ import torch
 import tyro
 
 from experiments.benchmarks.machine import machine
-from ufm.storage import write_json
+from ufm._support.files import write_json
 
 NUM_CLASSES, DIM, DECAYS = 30, 32, (5e-4, 5e-3)
 

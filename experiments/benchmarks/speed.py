@@ -23,8 +23,8 @@ import tyro
 from scipy import optimize, special
 
 import ufm
-from ufm.special import prox_logits
-from ufm.storage import to_json, write_json
+from ufm._support.files import to_json, write_json
+from ufm.prox import prox_logits
 
 _SCIPY_ROWS = 100
 _LBFGS_TOLERANCE = 1e-8

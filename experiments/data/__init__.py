@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments.data.decoded import channel_statistics, load_decoded
 from experiments.data.sources import CATALOGUE, cache_folder, locate
-from ufm.arrays import check_choice, check_integer
+from ufm._support.arrays import check_choice, check_integer
 
 DATA_SETS = ("digits", *CATALOGUE)
 

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, UInt8
 
 from experiments.data.formats import parse_cifar, read_idx_split, read_jpeg_archive, read_members
 from experiments.data.sources import Files, obtain
-from ufm.storage import atomic_path, write_json
+from ufm._support.files import atomic_path, write_json
 
 _LAYOUT = 1
 _ARRAYS = ("train_images", "train_classes", "test_images", "test_classes")

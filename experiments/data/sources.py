@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.data.formats import damaged
-from ufm.progress import progress_bar
+from ufm._support.progress import progress_bar
 
 _OWN_FOLDER = "set UFM_DATA_DIR to a folder that has it"
 _CHUNK = 1 << 20

@@ -6,7 +6,7 @@ from typing import Any
 from experiments.networks.base import Network, he_normal, linear_head
 from experiments.networks.convolutional import resnet18, small_cnn, wide_resnet
 from experiments.networks.transformer import vision_transformer
-from ufm.arrays import check_choice, check_integer, check_number
+from ufm._support.arrays import check_choice, check_integer, check_number
 
 __all__ = ["Network", "NetworkConfig", "build_network"]
 

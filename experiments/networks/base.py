@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ufm.etf import simplex_etf
+from ufm.theory.etf import simplex_etf
 
 
 class Network(nn.Module):

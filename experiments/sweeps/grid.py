@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import ufm
-from ufm.arrays import check_choice, check_integer, check_number
-from ufm.laws import Law
+from ufm._support.arrays import check_choice, check_integer, check_number
+from ufm.labels.laws import Law
 from ufm.losses import LOSSES
 from ufm.solvers.driver import METHODS
 from ufm.solvers.method import Method

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ufm.storage import to_json, write_json
+from ufm._support.files import to_json, write_json
 
 POINTS, CONFIG = "points.jsonl", "config.json"
 

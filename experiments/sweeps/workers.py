@@ -16,7 +16,7 @@ from joblib import Parallel, delayed, parallel_config
 
 from experiments.sweeps.grid import Point
 from experiments.sweeps.point import solve_point
-from ufm.arrays import check_choice, check_integer
+from ufm._support.arrays import check_choice, check_integer
 
 EXECUTORS = ("local", "slurm", "submitit-local", "submitit-debug")
 

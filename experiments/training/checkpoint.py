@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from experiments.networks import Network
-from ufm.storage import atomic_path
+from ufm._support.files import atomic_path
 
 NAME = "checkpoint.safetensors"
 

@@ -11,9 +11,9 @@ import cattrs
 from experiments.data import DATA_SETS
 from experiments.mixing import Mixing
 from experiments.networks import NetworkConfig
-from ufm.arrays import check_choice, check_integer, check_number
-from ufm.laws import CutMix, Law, Unmixed
-from ufm.laws import Mixup as MixupLaw
+from ufm._support.arrays import check_choice, check_integer, check_number
+from ufm.labels.laws import CutMix, Law, Unmixed
+from ufm.labels.laws import Mixup as MixupLaw
 from ufm.losses import LOSSES
 
 

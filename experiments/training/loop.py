@@ -21,9 +21,9 @@ from experiments.training.checkpoint import NAME, State, restore_checkpoint, sav
 from experiments.training.config import OptimiserConfig, TrainConfig, to_plain
 from experiments.training.measures import measure
 from experiments.training.processes import Processes, join, local_device, share_statistics
-from ufm.arrays import check_integer
-from ufm.progress import progress_bar
-from ufm.storage import atomic_path, to_json, write_json
+from ufm._support.arrays import check_integer
+from ufm._support.files import atomic_path, to_json, write_json
+from ufm._support.progress import progress_bar
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from ufm._support.files import to_csv
 from ufm.commands.model import Model
 from ufm.commands.output import print_fields, print_json, print_table
-from ufm.storage import to_csv
 
 if TYPE_CHECKING:
-    from ufm.activations import Activations
-    from ufm.comparison import Comparison
+    from ufm.networks.activations import Activations
+    from ufm.networks.comparison import Comparison
 
 # Columns of the printed table; JSON and CSV have them all.
 _SHOWN = ("name", "parameters", "r2", "r2_same", "r2_mixed", "r2_binned", "angle_mixed", "width_50", "depth_50")
@@ -46,7 +46,7 @@ class Compare:
             raise ValueError("files: got none, expected at least one file of recorded activations")
         if self.json and self.csv:
             raise ValueError("json, csv: got both, expected one of the two")
-        from ufm.activations import load
+        from ufm.networks.activations import load
 
         compared = {file: self._compare(load(file)) for file in self.files}
         if self.csv:
@@ -72,8 +72,8 @@ class Compare:
         return 0
 
     def _compare(self, activations: "Activations") -> tuple[dict[str, str], "Comparison", list[dict[str, Any]]]:
-        from ufm.comparison import compare
-        from ufm.layers import layer_pattern
+        from ufm.networks.comparison import compare
+        from ufm.networks.layers import layer_pattern
 
         comparison = compare(
             activations,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ufm.laws import LabelSmoothing, Mixup, Unmixed
+    from ufm.labels.laws import LabelSmoothing, Mixup, Unmixed
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Model:
 
     def law(self, priors: tuple[float, ...] | None = None) -> "Mixup | Unmixed | LabelSmoothing":
         """Return the law of the labels."""
-        from ufm.laws import LabelSmoothing, Mixup, Unmixed
+        from ufm.labels.laws import LabelSmoothing, Mixup, Unmixed
 
         K = self.num_classes
         law = Unmixed(K, priors) if self.alpha is None else Mixup(K, self.alpha, self.ways, priors=priors)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ufm.storage import to_json
+from ufm._support.files import to_json
 
 
 def print_json(value: Any) -> None:

@@ -22,10 +22,10 @@ class Predict:
 
     def run(self) -> int:
         """Print the prediction."""
-        from ufm.arrays import to_tensor
+        from ufm._support.arrays import to_tensor
+        from ufm.labels.targets import pair_levels
         from ufm.losses import get_loss
-        from ufm.targets import pair_levels
-        from ufm.theory import joint_optimum
+        from ufm.theory.joint import joint_optimum
 
         lam = to_tensor("lam", self.lam, ndim=1)
         if not len(lam) or not bool(((lam >= 0) & (lam <= 1)).all()):

@@ -11,8 +11,8 @@ from ufm.commands.model import Model
 from ufm.commands.output import print_fields, print_json
 
 if TYPE_CHECKING:
-    from ufm.problem import UFM
     from ufm.solvers import Method, Solution
+    from ufm.solvers.problem import UFM
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Solve:
 
     def run(self) -> int:
         """Solve and print the result; exit status 1 if it did not converge."""
-        from ufm.etf import nearest_etf
         from ufm.solvers import load_solution, solve
         from ufm.solvers.reduced import is_first_process
+        from ufm.theory.etf import nearest_etf
 
         problem = self._problem()
         method = self._method()
@@ -115,8 +115,8 @@ class Solve:
         return 0 if solution.converged else 1
 
     def _problem(self) -> "UFM":
-        from ufm.etf import simplex_etf
-        from ufm.problem import UFM
+        from ufm.solvers.problem import UFM
+        from ufm.theory.etf import simplex_etf
 
         model, streamed = self.model, self.stream or self.distributed
         law = model.law(self.priors)
@@ -134,7 +134,7 @@ class Solve:
         )
 
     def _method(self) -> "str | Method":
-        from ufm.arrays import check_choice
+        from ufm._support.arrays import check_choice
         from ufm.solvers import METHODS
 
         check_choice("method", self.method, tuple(METHODS))

@@ -36,7 +36,7 @@ class Verify:
 
     def run(self) -> int:
         """Run every check and print it; exit status 1 if one failed."""
-        from ufm.verification import verify
+        from ufm.runs.verification import verify
 
         model = self.model
         result = verify(

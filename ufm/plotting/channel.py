@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 
-from ufm.arrays import check_choice
-from ufm.channels import ChannelCurve
+from ufm._support.arrays import check_choice
+from ufm.networks.channel import ChannelCurve
 from ufm.plotting.checks import check_interval, real_array, series
 from ufm.plotting.style import CLOSED_FORM, DASHES, DOUBLE_COLUMN, NETWORK, SINGLE_COLUMN, SOLVER, style
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ufm.activations import check_pairs
-from ufm.arrays import to_tensor
+from ufm._support.arrays import to_tensor
+from ufm.networks.activations import check_pairs
 
 
 def real_array(name: str, value: Any, ndim: int, *, finite: bool = True) -> np.ndarray:

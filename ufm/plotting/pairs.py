@@ -9,7 +9,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ufm.arrays import Array
+from ufm._support.arrays import Array
 from ufm.plotting.checks import pairs, real_array
 from ufm.plotting.style import DOUBLE_COLUMN, LAMBDA_MAP, POINT_EDGE, lambda_bar, style
 

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
 from matplotlib.patches import Circle
 
-from ufm.arrays import Array, check_integer
-from ufm.etf import classifier_plane
+from ufm._support.arrays import Array, check_integer
 from ufm.plotting.checks import check_interval, check_titles, pairs, real_array
 from ufm.plotting.style import DOUBLE_COLUMN, LAMBDA_MAP, POINT_EDGE, lambda_bar, style
+from ufm.theory.etf import classifier_plane
 
 # Height of a panel over its width.
 _ASPECT = 0.9

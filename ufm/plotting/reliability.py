@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ufm.arrays import check_integer
+from ufm._support.arrays import check_integer
+from ufm.networks.calibration import ReliabilityCurve
 from ufm.plotting.checks import check_interval, real_array
 from ufm.plotting.style import CLOSED_FORM, DOUBLE_COLUMN, SINGLE_COLUMN, SOLVER, style
-from ufm.reliability import ReliabilityCurve
 
 _ENOUGH = 10
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from ufm.arrays import check_number
+from ufm._support.arrays import check_number
 from ufm.plotting.style import DOUBLE_COLUMN, MARKERS, PALETTE, style
 
 MEASURES = {

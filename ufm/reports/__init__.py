@@ -4,9 +4,9 @@ from ufm.reports import read_run, report
 report([read_run("runs/mine")], "made by hand").write("report.html")
 """
 
-from ufm.reports.claims import Claim, Verdict
-from ufm.reports.measures import exact_claims, network_claims
 from ufm.reports.page import Report, report
-from ufm.reports.runs import Run, demo_run, read_run
+from ufm.runs.claims import Claim, Verdict
+from ufm.runs.network_claims import exact_claims, network_claims
+from ufm.runs.record import Run, demo_run, read_run
 
 __all__ = ["Claim", "Report", "Run", "Verdict", "demo_run", "exact_claims", "network_claims", "read_run", "report"]

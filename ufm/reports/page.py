@@ -7,12 +7,12 @@ from pathlib import Path
 import jinja2
 
 import ufm
-from ufm.reports.claims import LIVE, Claim, Verdict, count, families
-from ufm.reports.measures import exact_claims, network_claims
+from ufm._support.files import atomic_path, to_json
 from ufm.reports.pictures import CLASSES, Picture, draw
-from ufm.reports.runs import Run
 from ufm.reports.tables import Table, accuracy_of, mode_words, number, overview, run_tables
-from ufm.storage import atomic_path, to_json
+from ufm.runs.claims import LIVE, Claim, Verdict, count, families
+from ufm.runs.network_claims import exact_claims, network_claims
+from ufm.runs.record import Run
 
 
 @dataclass(frozen=True, eq=False)

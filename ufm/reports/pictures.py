@@ -12,18 +12,18 @@ import torch
 from matplotlib.figure import Figure
 
 from ufm import plotting
-from ufm.activations import Activations
-from ufm.comparison import Comparison
+from ufm._support.files import atomic_path
+from ufm.labels.targets import Targets, pair_labels
+from ufm.networks.activations import Activations
+from ufm.networks.comparison import Comparison
+from ufm.networks.predictions import Head, centred, closed_form
 from ufm.plotting import Line, PairPanel, PlanarPanel, ReliabilityPanel
-from ufm.predictions import Head, centred, closed_form
-from ufm.problem import UFM
-from ufm.reports.runs import Run
+from ufm.prox import prox_logsumexp
 from ufm.reports.tables import mode_words
-from ufm.response import fixed_classifier
+from ufm.runs.record import Run
 from ufm.solvers import solve
-from ufm.special import prox_logsumexp
-from ufm.storage import atomic_path
-from ufm.targets import Targets, pair_labels
+from ufm.solvers.problem import UFM
+from ufm.theory.features import fixed_classifier
 
 CLASSES = (0, 1, 2)
 _PLANAR_SAMPLES = 1500

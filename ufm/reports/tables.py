@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ufm.reports.runs import Run
+    from ufm.runs.record import Run
 
 _SCORES = {
     "R² per sample": "r2",

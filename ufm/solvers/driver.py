@@ -10,20 +10,20 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from ufm.arrays import check_choice, check_integer, check_number, to_tensor
-from ufm.certificate import Certificate
-from ufm.problem import UFM
-from ufm.progress import progress_bar
+from ufm._support.arrays import check_choice, check_integer, check_number, to_tensor
+from ufm._support.progress import progress_bar
+from ufm.labels.targets import PairTargets
 from ufm.solvers.adam import Adam
+from ufm.solvers.certificate import Certificate
 from ufm.solvers.gradient_descent import GradientDescent
 from ufm.solvers.lbfgs import LBFGS
-from ufm.solvers.measures import Measures
 from ufm.solvers.method import Iterate, Method, Point, Run, constrained, random_start
 from ufm.solvers.momentum import Momentum
 from ufm.solvers.newton import Newton
+from ufm.solvers.problem import UFM
 from ufm.solvers.reduced import join_processes
 from ufm.solvers.solution import History, Message, Solution
-from ufm.targets import PairTargets
+from ufm.solvers.trace import Measures
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Newton, LBFGS, GradientDescent, Momentum, Adam)}
 # How many iterations of a method with fixed steps go by between two looks at its figures on a GPU.

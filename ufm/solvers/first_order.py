@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm.certificate import Certificate, certify_evaluation, feature_direction, row_direction
-from ufm.problem import UFM, Evaluation
+from ufm.solvers.certificate import Certificate, certify_evaluation, feature_direction, row_direction
 from ufm.solvers.descent import Objective, State, States
 from ufm.solvers.method import Point, Run
+from ufm.solvers.problem import UFM, Evaluation
 
 
 class FirstOrder:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ufm.arrays import check_choice, check_integer, check_number
+from ufm._support.arrays import check_choice, check_integer, check_number
 from ufm.solvers.descent import Objective, States
 
 SCHEDULES = ("constant", "cosine", "step")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ufm.arrays import check_integer
+from ufm._support.arrays import check_integer
 from ufm.solvers.descent import Objective, State, States, accepts, backtrack
 from ufm.solvers.first_order import FirstOrder
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm.certificate import Certificate
-from ufm.problem import UFM
+from ufm.solvers.certificate import Certificate
+from ufm.solvers.problem import UFM
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ufm.arrays import check_number
+from ufm._support.arrays import check_number
 from ufm.solvers.descent import Objective, States, backtrack
 from ufm.solvers.first_order import FirstOrder
 from ufm.solvers.fixed_step import FixedStep, fixed_steps

@@ -9,11 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ufm.certificate import Certificate, certify_evaluation
-from ufm.problem import UFM
+from ufm.labels.targets import PairTargets, Targets
+from ufm.solvers.certificate import Certificate, certify_evaluation
 from ufm.solvers.method import Point, Run
+from ufm.solvers.problem import UFM
 from ufm.solvers.reduced import Reduced, Reduction
-from ufm.targets import PairTargets, Targets
 
 # A subset of targets is worth a solve of its own from so many targets per class on, and each is so many times smaller.
 _SUBSET_PER_CLASS, _SUBSET_FACTOR = 10, 8

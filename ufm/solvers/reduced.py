@@ -11,10 +11,10 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm.certificate import restoring_share
-from ufm.problem import UFM
+from ufm.prox import prox_logits
+from ufm.solvers.certificate import restoring_share
 from ufm.solvers.elimination import Duals, Gram, linear_response, response
-from ufm.special import prox_logits
+from ufm.solvers.problem import UFM
 
 # Entries per block: on the CPU the working arrays of one block fit in the caches.
 _CPU_BLOCK, _GPU_BLOCK = 2**17, 2**26

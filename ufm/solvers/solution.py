@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ufm.arrays import Array
-from ufm.certificate import Certificate
-from ufm.problem import UFM
-from ufm.response import Response, fixed_classifier
-from ufm.storage import atomic_path, to_json
+from ufm._support.arrays import Array
+from ufm._support.files import atomic_path, to_json
+from ufm.solvers.certificate import Certificate
+from ufm.solvers.problem import UFM
+from ufm.theory.features import Response, fixed_classifier
 
 _FORMAT = "ufm solution 1"
 # Targets that are written out at a time.

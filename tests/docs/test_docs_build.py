@@ -1,0 +1,210 @@
+"""The documents build without a warning, hold every public name, and need no network to be read."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import subprocess
+import sys
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+import ufm
+from derivations import NAMES
+
+pytest.importorskip("sphinx", reason="the documents need the extra `docs`")
+pytest.importorskip("pypandoc", reason="formulas need pandoc")
+
+ROOT = Path(__file__).parents[2]
+EXTENSIONS = ROOT / "docs" / "_ext"
+CLASSES = [getattr(ufm, name) for name in ufm.__all__ if isinstance(getattr(ufm, name), type)]
+METHODS = (ufm.Newton, ufm.LBFGS, ufm.GradientDescent, ufm.Momentum, ufm.Adam)
+
+
+def run_sphinx(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", f"{out}-trees"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*command, str(source), str(out)], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built documents; built once, whichever worker comes first."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out, said = shared / "documents", shared / "documents.log"
+    with FileLock(f"{out}.lock"):
+        if not said.exists():
+            result = run_sphinx(ROOT / "docs", out)
+            said.write_text(f"{result.returncode}\n{result.stderr}", encoding="utf-8")
+    status, _, warnings = said.read_text(encoding="utf-8").partition("\n")
+    assert status == "0", warnings
+    return out
+
+
+@pytest.fixture
+def extensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXTENSIONS))
+
+
+def entries(site: Path) -> set[str]:
+    """Return the names that the inventory has, Python's only."""
+    content = (site / "objects.inv").read_bytes()
+    lines = zlib.decompress(content.split(b"\n", 4)[4]).decode().splitlines()
+    return {line.split()[0] for line in lines if line.split()[1].startswith("py:")}
+
+
+def test_every_public_name_has_an_entry(site: Path) -> None:
+    assert {f"ufm.{name}" for name in ufm.__all__} <= entries(site)
+    from ufm import plotting
+
+    shown = [name for name in plotting.__all__ if callable(getattr(plotting, name)) and name.islower()]
+    assert {f"ufm.plotting.{name}" for name in shown} <= entries(site)
+
+
+def test_fields_and_methods_have_entries(site: Path) -> None:
+    expected = set()
+    for cls in CLASSES:
+        if dataclasses.is_dataclass(cls) and cls is not ufm.CutMix:
+            own = cls.__annotations__ if cls in METHODS else [field.name for field in dataclasses.fields(cls)]
+            expected |= {f"ufm.{cls.__name__}.{name}" for name in own}
+        if cls not in METHODS:
+            public = (name for name, value in vars(cls).items() if not name.startswith("_") and value.__doc__)
+            expected |= {f"ufm.{cls.__name__}.{name}" for name in public if not _is_field(cls, name)}
+    assert {"ufm.Solution.response", "ufm.Comparison.scores", "ufm.Certificate.relative_gap"} <= expected
+    assert expected <= entries(site)
+
+
+def _is_field(cls: type, name: str) -> bool:
+    return dataclasses.is_dataclass(cls) and name in {field.name for field in dataclasses.fields(cls)}
+
+
+def test_no_word_of_a_docstring_is_lost(site: Path) -> None:
+    pages = [Text.of(path) for path in (site / "api").glob("*.html")]
+    for name in ufm.__all__:
+        doc = (getattr(ufm, name).__doc__ or "").replace("`", "")
+        # Brackets with shapes become types, and names of parameters lose their colon.
+        words = {word.strip(",:;") for word in doc.split() if not re.search(r"[()\[\]]", word)} - {
+            "Raises",
+            "Source",
+            "",
+        }
+        # An item that ended in a semicolon ends in a stop.
+        lost = min(({word for word in words if not {word, f"{word}."} & page} for page in pages), key=len)
+        # "and" and "None" go with the items that they joined.
+        assert lost <= {"and", "None", "None."}, (name, lost)
+
+
+class Text(HTMLParser):
+    """The words of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: set[str] = set()
+        self.text: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    @classmethod
+    def of(cls, path: Path) -> set[str]:
+        page = cls()
+        page.feed(path.read_text(encoding="utf-8"))
+        return {word.strip(",:;") for word in "".join(page.text).split()}
+
+
+class Resources(HTMLParser):
+    """The addresses that a page loads as it opens; what a reader may follow is not among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        followed = tag == "a" or (
+            tag == "link" and given.get("rel") in ("index", "search", "next", "prev", "canonical")
+        )
+        if not followed:
+            self.loaded += [value for name in ("src", "srcset", "href", "data") if (value := given.get(name))]
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 30
+    for path in pages:
+        page = Resources()
+        page.feed(path.read_text(encoding="utf-8"))
+        assert page.loaded
+        assert [address for address in page.loaded if re.match(r"(https?:)?//", address)] == [], path
+    for path in site.rglob("*.css"):
+        style = path.read_text(encoding="utf-8")
+        assert not re.search(r"url\(\s*[\"']?(https?:)?//|@import", style), path
+
+
+def test_formulas_are_mathml(site: Path) -> None:
+    for name in (*NAMES, "index"):
+        source = (ROOT / "docs" / "theory" / f"{name}.md").read_text(encoding="utf-8")
+        page = (site / "theory" / f"{name}.html").read_text(encoding="utf-8")
+        displayed = source.count("$$") // 2
+        inline = len(re.findall(r"\$[^$]+\$", source.replace("$$", "")))
+        assert page.count('<math display="block"') == displayed
+        assert page.count('<math display="inline"') >= inline // 2
+        assert "$" not in re.sub(r"<annotation.*?</annotation>|<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(("formula", "known"), [(r"\tfrac12 \operatorname{rank} W", True), (r"\nothing x", False)])
+def test_unknown_command_in_a_formula_fails_the_build(formula: str, known: bool, tmp_path: Path) -> None:
+    configuration = f"import sys\nsys.path[:0] = [{str(EXTENSIONS)!r}]\n"
+    configuration += "extensions = ['myst_parser', 'mathml']\nmyst_enable_extensions = ['dollarmath']\n"
+    (tmp_path / "conf.py").write_text(configuration + "html_math_renderer = 'mathml'\n", encoding="utf-8")
+    (tmp_path / "index.md").write_text(f"# Page\n\nA formula: ${formula}$.\n", encoding="utf-8")
+    result = run_sphinx(tmp_path, tmp_path / "out")
+    assert (result.returncode == 0) is known, result.stderr
+    if known:
+        assert ">rank</" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    else:
+        assert formula in result.stderr
+
+
+@pytest.mark.usefixtures("extensions")
+def test_command_line_page_has_the_options_that_there_are() -> None:
+    from command_line import commands
+
+    from ufm.commands.main import main
+
+    assert {"predict", "solve", "verify", "compare"} <= commands().keys()
+    for name, (description, options) in commands().items():
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
+            main([name, "--help"])
+        offered = set(re.findall(r"^│?\s*(?:-h, )?(--[a-z][a-z-]*)", said.getvalue(), flags=re.MULTILINE)) - {"--help"}
+        assert offered == {option.flag.replace("--no-", "--") for option in options if option.flag.startswith("--")}
+        assert description.split(".")[0] in " ".join(said.getvalue().replace("│", " ").split())
+        assert all(option.help for option in options)
+
+
+@pytest.mark.usefixtures("extensions")
+def test_docstring_becomes_prose_items_and_errors() -> None:
+    from docstrings import to_rest
+
+    lines = [
+        "Return what is asked for.",
+        "",
+        "    z = x",
+        "",
+        "x (N, K): one | two, see `ufm.solve` and `x`. y, z: > 0. Raises ValueError for z_0 <= 0.",
+        "Source: derivations/fixed_etf.py.",
+    ]
+    prose, items, fields = to_rest(lines, ["x", "y", "z"])
+    assert prose == ["Return what is asked for.", "", "::", "", "    z = x", ""]
+    assert items == {"x (N, K)": r"one \| two, see :py:obj:`ufm.solve <ufm.solve>` and ``x``.", "y, z": r"\> 0."}
+    assert fields[0] == r":raises ValueError: for z\_0 \<= 0."
+    assert fields[1] == ":Source: :doc:`derivations/fixed_etf.py </theory/fixed_etf>`."

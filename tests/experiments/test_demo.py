@@ -1,0 +1,122 @@
+"""The demo from end to end at tiny size, its claims and its exit status."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import ufm
+from experiments import demo
+from experiments.networks import NetworkConfig
+from experiments.training import TrainConfig
+from tests.helpers.networks import following_the_theory
+from ufm.reports import Claim, read_run, report
+from ufm.runs.verification import Verification
+
+# Strong penalties, at which gradient descent takes seconds and not half a minute.
+SMALL = {"samples": 1500, "nodes": 3, "dim": 10, "weight_decay": 0.02, "feature_decay": 0.02}
+TINY = TrainConfig(network=NetworkConfig(width=4, dim=12), epochs=3, batch_size=256)
+TINY_NETWORK = ("--train.network.width", "4", "--train.network.dim", "12")
+
+
+def test_demo_end_to_end_at_tiny_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    config = demo.DemoConfig(out=str(tmp_path), train=TINY, **SMALL)
+    # Three epochs do not make a network that fits; the exit status is about the exact claims only.
+    assert demo.run(config, progress=False) == 0
+    out = capsys.readouterr().out
+    assert "FAIL" in out
+    assert str(tmp_path / "report.html") in out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["config"]["train"]["epochs"] == 3
+    assert {(row["classifier"], row["method"]) for row in results["solver"]} == {
+        (kind, method) for kind in ("fixed", "free") for method in ("newton", "gradient_descent", "lbfgs")
+    }
+    assert all(row["gap"] < 1e-10 for row in results["solver"])
+    for mode in ("train", "eval"):
+        names = [score["name"] for score in results["comparison"][mode]["scores"]]
+        assert {"closed form", "straight line", "solver, nearest ETF", "own classifier"} <= set(names)
+    exact = [claim for claim in results["claims"] if claim["exact"]]
+    assert all(claim["passed"] for claim in exact)
+    assert len(exact) == 26
+    assert {claim["mode"] for claim in results["claims"] if not claim["exact"]} == {"eval", "train"}
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 5
+    for name in ("planar", "channel", "confidence"):
+        for suffix in (".png", ".pdf"):
+            assert (tmp_path / (name + suffix)).stat().st_size > 2000
+    train_mode, eval_mode = (ufm.load(tmp_path / f"activations_{mode}.safetensors") for mode in ("train", "eval"))
+    assert train_mode.description["mode"] == "train"
+    assert eval_mode.description["mode"] == "eval"
+    assert torch.equal(train_mode.lam, eval_mode.lam)
+    assert not torch.allclose(train_mode.logits, eval_mode.logits)
+    # The library makes the same page of the folder.
+    again = report([read_run(tmp_path)], f"python -m experiments.demo --out {tmp_path}").html()
+    same = again.replace(f"<code>{tmp_path}</code>", "") == page.replace(f"<code>{config.out}</code>", "")
+    assert same
+
+
+def test_demo_exit_status_tells_of_exact_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = demo.DemoConfig(out=str(tmp_path), train=TINY, **SMALL)
+    monkeypatch.setattr("ufm.reports.page.draw", lambda *_: [])
+    monkeypatch.setattr(demo, "exact_claims", lambda *_: [Claim("wrong", "wrong", 1.0, "<=", 0.5, True)])
+    assert demo.run(config, progress=False) == 1
+
+
+def _comparison():
+    return ufm.compare(following_the_theory(100.0), ufm.Mixup(5), solver=False)
+
+
+def test_a_killed_demo_resumes_and_leaves_no_half_file(tmp_path: Path):
+    command = [sys.executable, "-m", "experiments.demo", "--out", str(tmp_path), "--train.epochs", "40"]
+    command += [*TINY_NETWORK, *(f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    assert not (tmp_path / "results.json").exists()
+    assert not (tmp_path / "report.html").exists()
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    # The progress line tells from which epoch the second run went on.
+    assert ": 0/40 epoch" not in finished.stderr
+    assert ": 40/40 epoch" in finished.stderr
+    assert len(json.loads((tmp_path / "results.json").read_text())["training"]) == 40
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--train.mixing.alpha", "0"], ["--dim", "3"], ["--train.epochs", "0"], ["--train.data", "mnist"]]
+)
+def test_demo_refuses_bad_input_in_one_line(
+    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.argv", ["demo", "--out", str(tmp_path), *arguments])
+    assert demo.main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("experiments.demo: error: ")
+    assert said.count("\n") == 1
+
+
+def test_a_claim_is_not_met_by_a_solve_that_did_not_converge():
+    verification = Verification(ufm.joint_optimum(ufm.Mixup(5), 0.02, 0.02), {}, {}, [])
+    good = dataclasses.replace(_comparison(), solver_error=1e-9, solver_converged=True)
+    nan = dataclasses.replace(good, solver_error=float("nan"))
+    stuck = dataclasses.replace(good, solver_converged=False)
+
+    def hold(comparisons: dict[str, ufm.Comparison]) -> bool:
+        return all(claim.passed for claim in demo.exact_claims(verification, comparisons))
+
+    assert hold({"a": good, "b": good})
+    for bad in (nan, stuck, dataclasses.replace(good, solver_error=None)):
+        for pair in ({"a": good, "b": bad}, {"a": bad, "b": good}):
+            assert not hold(pair)

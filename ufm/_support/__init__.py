@@ -1,0 +1,1 @@
+"""What every room uses: where values from outside are checked, files, console, progress."""

@@ -1,0 +1,282 @@
+"""Wright omega, and the proximal point of log-sum-exp that it solves. Pure mathematics, batched, in torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ufm._support.arrays import Array, check_labels, in_kind, to_tensor
+from ufm.kernels import Kernels
+
+_MAX_NEWTON_STEPS = 100
+# omega(x) is exp(x) to rounding below this.
+_EXPONENTIAL_BELOW = -50.0
+# Rows whose logits are all below this are refined for the sake of their differences.
+_FLAT = 0.25
+# Entries per block: on the CPU the working arrays of one block fit in the last cache.
+_CPU_BLOCK, _GPU_BLOCK = 2**18, 2**25
+
+
+def wright_omega(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return the Wright omega function, the solution omega > 0 of omega + log(omega) = x, entry by entry.
+
+    x: any shape, float64 or float32; NaN gives NaN, as in SciPy. Differentiable to any order:
+    omega' = omega / (1 + omega). Lambert's W is W0(t) = omega(log t).
+
+    Source: R. M. Corless and D. J. Jeffrey, "The Wright omega function", AISC 2002.
+    """
+    omega: Tensor = _WrightOmega.apply(to_tensor("x", x, finite=False))  # pyright: ignore[reportAssignmentType]
+    return in_kind(omega, x)
+
+
+class _WrightOmega(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _omega(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (omega,) = ctx.saved_tensors
+        # omega/(1+omega) would be NaN at omega = inf.
+        return grad * (1 - 1 / (1 + omega))
+
+
+def _omega(x: Tensor) -> Tensor:
+    # Clamping where omega is exp(x) anyway keeps the iteration away from log(0).
+    inner = x.clamp(min=_EXPONENTIAL_BELOW)
+    log_x = inner.clamp(min=1.0).log()
+    omega = torch.where(inner > 1, inner - log_x + log_x / inner.clamp(min=1.0), torch.exp(2 * (inner - 1) / 3))
+    omega = torch.where(inner < -2, inner.clamp(max=0.0).exp(), omega)
+    # Two steps of the fourth-order iteration of F. N. Fritsch, R. E. Shafer and W. P. Crowley,
+    # "Algorithm 443: solution of the transcendental equation w e^w = x", CACM 16 (1973).
+    for _ in range(2):
+        residual = inner - omega - omega.log()
+        one_plus = 1 + omega
+        t = 2 * one_plus * (one_plus + 2 * residual / 3)
+        omega = omega * (1 + residual / one_plus * (1 + residual / (t - 2 * residual)))
+    # Where omega is small the residual inherits the rounding of x; the fixed point of exp(x - omega) does not.
+    omega = torch.where(x < -1, x.clamp(max=0.0).exp() * (-omega).exp(), omega)
+    return torch.where(torch.isposinf(x), x, omega)
+
+
+@dataclass(frozen=True)
+class Prox:
+    """Proximal point of log-sum-exp for a batch of labels.
+
+    logits (..., K): z; they sum to zero. probabilities (..., K): softmax(z). tau (...): the one scalar unknown.
+    residual (...): max_k |z_k / beta + p_k - y_k|, the stationarity condition in units of probability.
+    """
+
+    logits: Float[Array, "... K"]
+    probabilities: Float[Array, "... K"]
+    tau: Float[Array, "..."]
+    residual: Float[Array, "..."]
+
+
+def prox_logsumexp(
+    labels: Float[Array, "... K"],
+    beta: float | Float[Array, "..."],
+    *,
+    counts: Float[Array, "... K"] | None = None,
+) -> Prox:
+    """Return z = argmin over z of logsumexp(z) - y.z + ||z||^2 / (2 beta), which solves z = beta (y - softmax(z)).
+
+    The solution is closed up to one scalar tau per row, with omega the Wright omega function:
+
+        p_k = omega(beta y_k + tau) / beta,   z_k = log omega(beta y_k + tau) - tau,   sum_k z_k = 0.
+
+    labels (..., K): soft labels y, rows on the simplex. A row that sums to one only up to rounding is read as
+        y / sum(y), with beta sum(y) for beta: a relative change of the order of the rounding.
+    beta: positive; a number, or an array that broadcasts against the rows.
+    counts (..., K): multiplicity of each entry of `labels`. It lets a label with few distinct values be written
+        with one column per value, at a cost free of the number of classes; sums over k are then weighted.
+
+    Differentiable to any order in labels and beta (implicitly, through the optimality condition).
+    Raises ValueError for labels off the simplex, beta <= 0, or shapes that do not fit.
+
+    Source: derivations/fixed_etf.py; the closed form of Fisher, Meng and Papyan (ICLR 2024), Theorem 3.1, in our
+    notation and for any soft label.
+    """
+    y = to_tensor("labels", labels)
+    b = to_tensor("beta", beta).to(y)
+    c = None if counts is None else to_tensor("counts", counts).to(y)
+    if c is not None and bool((c < 0).any()):
+        raise ValueError(f"counts: got {c.min().item():g}, expected multiplicities >= 0")
+    shapes = [y.shape, (*b.shape, 1), y.shape if c is None else c.shape]
+    try:
+        shape = torch.broadcast_shapes(*shapes)
+    except RuntimeError as error:
+        raise ValueError(
+            f"labels, beta, counts: got shapes {tuple(y.shape)}, {tuple(b.shape)}, {tuple(shapes[2])}, "
+            "expected (..., K), (...), (..., K)"
+        ) from error
+    check_labels(y if c is None else y * c)
+    if not bool(((b > 0) & torch.isfinite(b)).all()):
+        raise ValueError(
+            f"beta: got {beta if b.ndim == 0 else b.min().item()!r}, expected positive numbers within {b.dtype}"
+        )
+    z = prox_logits(y.expand(shape), b.expand(shape[:-1]), None if c is None else c.expand(shape))
+    return in_kind(_finish(z, y, b.unsqueeze(-1), c), labels, beta)
+
+
+def _finish(z: Tensor, y: Tensor, b: Tensor, c: Tensor | None) -> Prox:
+    log_partition = _log_partition(z, c)
+    p = (z - log_partition).exp()
+    deviation = torch.addcdiv(p - y, z, b)
+    residual = (deviation if c is None else torch.where(c > 0, deviation, 0.0)).abs().amax(-1)
+    return Prox(z, p, (b.log() - log_partition).squeeze(-1), residual)
+
+
+def _log_partition(z: Tensor, c: Tensor | None) -> Tensor:
+    return torch.logsumexp(z if c is None else z + c.log(), -1, keepdim=True)
+
+
+def _total(x: Tensor, c: Tensor | None) -> Tensor:
+    return (x if c is None else c * x).sum(-1, keepdim=True)
+
+
+_kernels: Kernels | None = None
+
+
+def compile_kernels(*, enabled: bool = True) -> None:
+    """Use fused kernels, made by torch.compile, for dense labels from now on; or stop using them.
+
+    The numbers agree to rounding. It pays for many classes and many rows; the first call then takes some twenty
+    seconds and needs a C++ compiler (on a GPU: Triton).
+    """
+    global _kernels  # noqa: PLW0603
+    _kernels = Kernels() if enabled else None
+
+
+class _Prox(torch.autograd.Function):
+    """z(y, beta), differentiated through (I + beta (diag p - p p^T)) dz = beta dy + (y - p) dbeta."""
+
+    @staticmethod
+    def forward(y: Tensor, b: Tensor, c: Tensor | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _solve_prox(y, b, c).reshape(y.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        _, b, c, z = ctx.saved_tensors
+        u = adjoint(z, b, c, grad)
+        return b.unsqueeze(-1) * u, (u * z).sum(-1) / b, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *inputs: Tensor | None) -> tuple[Tensor, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # Rows are independent, so that one more batch dimension in front is all that there is to do.
+        y, b, c = (
+            x if x is None else x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip(inputs, in_dims, strict=True)
+        )
+        assert y is not None
+        assert b is not None
+        return prox_logits(y, b, c), 0
+
+
+def adjoint(z: Tensor, b: Tensor, c: Tensor | None, grad: Tensor) -> Tensor:
+    """Return (I + beta (diag p - p p^T))^-1 grad at the proximal point z; with counts c, summed over equal entries."""
+    p = (z - _log_partition(z, c)).exp()
+    b = b.unsqueeze(-1)
+    # Sherman-Morrison; 1 - beta sum p^2/(1 + beta p) is written as sum p/(1 + beta p), which does not cancel.
+    one_plus_omega = 1 + b * p
+    g = grad / one_plus_omega
+    q = p / one_plus_omega
+    rank_one = b * q * ((p * g).sum(-1, keepdim=True) / _total(q, c))
+    return g + (rank_one if c is None else c * rank_one)
+
+
+def prox_logits(y: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    """Return the logits (..., K) of `prox_logsumexp` for labels (..., K), beta (...) and counts (..., K), unchecked.
+
+    For inner loops and for torch.func transforms, which cannot look at values as the checks do.
+    """
+    return _apply(y, b, c)
+
+
+# Newton's loop ends by the size of its step, which a traced graph cannot look at: torch.compile calls it as it is.
+_apply: Callable[..., Tensor] = torch.compiler.disable(_Prox.apply)  # pyright: ignore[reportAssignmentType]
+
+
+def _solve_prox(y: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
+    """Solve for the logits, rows in blocks that stay in cache."""
+    K = y.shape[-1]
+    y, b, c = y.reshape(-1, K), b.reshape(-1, 1), None if c is None else c.reshape(-1, K)
+    z = torch.empty_like(y)
+    rows = max(1, (_CPU_BLOCK if y.device.type == "cpu" else _GPU_BLOCK) // K)
+    for start in range(0, len(y), rows):
+        block = slice(start, start + rows)
+        _solve_block(y[block], b[block], None if c is None else c[block], z[block])
+    return z
+
+
+def _solve_block(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> None:
+    """Write to `z` the root of the system in (v, tau), v_k = log omega_k, by Newton's method:
+
+        exp(v_k) + v_k = beta y_k + tau,     sum_k c_k (v_k - tau) = 0.
+
+    Its functions are convex and its Jacobian, [[1 + omega, -1], [-c, sum c]] up to sign, is an M-matrix with a
+    non-negative inverse; so Newton's iterates fall monotonically to the root after one step from any start. Asking the
+    logits z = v - tau to sum to zero, rather than omega to sum to beta, cancels the large beta analytically. The last
+    step is applied to the logits to first order, which removes the rounding of tau from them.
+    """
+    if _kernels is not None and c is None:
+        z.copy_(_kernels.solve(y, b))
+    else:
+        _solve_eagerly(y, b, c, z)
+    flat = ((z if c is None else c.clamp(max=1.0) * z).abs() < _FLAT).all(-1)
+    if bool(flat.any()):
+        z[flat] = _refine_flat(y[flat], b[flat], None if c is None else c[flat], z[flat])
+
+
+def _solve_eagerly(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> None:
+    count = y.shape[-1] if c is None else c.sum(-1, keepdim=True)
+    scaled = b * y
+    # By Jensen's inequality tau <= log(beta/K), and omega(x) <= log(1 + e^x): both starts are on the right.
+    tau = (_total(scaled, c) / count).log()
+    x = scaled + tau
+    v = torch.where(x < _EXPONENTIAL_BELOW, x, torch.nn.functional.softplus(x).log())
+    threshold = 0.1 * torch.finfo(y.dtype).eps ** 0.5
+    for _ in range(_MAX_NEWTON_STEPS):
+        omega = v.exp()
+        inverse = (omega + 1).reciprocal_()
+        correction = (scaled + tau).sub_(omega).sub_(v).mul_(inverse)
+        v.add_(correction)
+        slope = _total(omega * inverse, c)
+        step = _total(_logits(scaled, tau, v, omega.addcmul_(omega, correction)), c) / slope
+        tau = tau + step
+        v.addcmul_(inverse, step)
+        if bool((step.abs() <= threshold).all()) and bool((correction.abs() <= threshold).all()):
+            break
+    omega = v.exp()
+    logits = _logits(scaled, tau, v, omega)
+    slope = omega.div_(omega + 1)
+    torch.addcmul(logits, slope, _total(logits, c) / _total(slope, c), value=-1, out=z)
+
+
+def _refine_flat(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> Tensor:
+    """Return the logits of nearly uniform labels, which are small differences of large numbers, to their own precision.
+
+    u_k = z_k - z_1 solves u + omega_1 (e^u - 1) = beta (y_k - y_1), in which nothing cancels.
+    """
+    omega = b * (z[:, :1] - _log_partition(z, c)).exp()
+    u = z - z[:, :1]
+    u = u - (u + omega * u.expm1() - b * (y - y[:, :1])) / (1 + omega * u.exp())
+    return u - _total(u, c) / (y.shape[-1] if c is None else c.sum(-1, keepdim=True))
+
+
+def _logits(scaled: Tensor, tau: Tensor, v: Tensor, omega: Tensor) -> Tensor:
+    # The two forms are equal; each is used where it does not cancel.
+    return torch.where(omega < 1, scaled - omega, v - tau)

@@ -1,0 +1,308 @@
+"""The paper's claims, each measured on a trained network.
+
+What is expected depends on the training: under mixup with cross entropy the closed form; under mixup with squared error
+a straight line in the label, whose closed form that is; without mixing, the theory says nothing of mixed inputs.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ufm.runs.claims import Claim, small_law, solver_claim, verified
+from ufm.runs.record import Run
+from ufm.reports.tables import mode_words
+
+# Bins in which theory and network are compared: beyond 0.9 the mean of a steep curve over a wide bin says little.
+_LAMBDA_RANGE = (0.1, 0.9)
+# A tenth: of the variance, of a norm, of the squared length (which is this angle, in degrees).
+_TENTH, _ANGLE = 0.1, 18.4
+_RELATIVE_ERROR, _PROBABILITY_ERROR, _FACTOR = 0.2, 0.05, 3.0
+# R^2 within which two predictions count as level.
+_TIE, _GAIN = 0.01, 0.05
+
+
+def exact_claims(run: Run) -> list[Claim]:
+    """Return the claims of closed form against direct solver that hold for every run or make the report fail.
+
+    Those that were stored; else those of a small model with the run's law and loss, solved here and now, and of the
+    solves on the network's own targets.
+    """
+    if run.checks is not None:
+        return list(run.checks)
+    training = run.training
+    law = small_law(training.mixing, training.alpha, run.num_classes)
+    own = [solver_claim(run.name, mode, run.comparisons[mode]) for mode in run.modes]
+    return [*verified(law, training.loss), *own]
+
+
+def network_claims(run: Run) -> list[Claim]:
+    """Return the claims of theory against network, which are reported as they come out: the run's own mode first."""
+    claims = [*_same_class(run, run.mode), *_different_class(run, run.mode), *_layers(run), *_calibration(run)]
+    for mode in run.modes[1:]:
+        claims += [*_same_class(run, mode), *_different_class(run, mode)]
+    return claims
+
+
+def evidence(run: Run, mode: str) -> str:
+    """Return on which samples the figures of a mode rest, in words."""
+    said, scored = run.recordings.get(mode, {}), run.comparisons[mode].samples
+    which = f"{scored} of {said['samples']}" if "samples" in said else f"{scored}"
+    return _sentence(run, mode, f"{which} samples, the other half fitted one number")
+
+
+def _sentence(run: Run, mode: str, samples: str) -> str:
+    said = run.recordings.get(mode, {})
+    seed = f"seed {said['seed']}" if "seed" in said else ""
+    return ", ".join(word for word in (samples, said.get("data", ""), mode_words(mode), seed, "one run") if word)
+
+
+def _same_class(run: Run, mode: str) -> Iterator[Claim]:
+    comparison = run.comparisons[mode]
+    rests = evidence(run, mode)
+    if mode == run.mode:
+        yield Claim(
+            name="classifier: simplex ETF",
+            statement="The classifier is a simplex ETF: relative distance to the nearest one",
+            measured=comparison.etf_error,
+            relation="<=",
+            threshold=_TENTH,
+            evidence="the trained classifier, its rows less their mean, one run",
+            mode=mode,
+            reason="fixed to a simplex ETF in training" if run.training.fixed_etf else None,
+        )
+    collapse, said = comparison.collapse, run.recordings.get(mode, {})
+    all_same = _sentence(run, mode, f"the same-class ones of {said.get('samples', 'all')} samples")
+    missing = "a class has no same-class samples" if collapse is None else None
+    for name, statement, measured in (
+        ("NC1", "Features of one class vary little: NC1", collapse and collapse.nc1),
+        ("NC2", "Class means of same-class features form a simplex ETF: NC2", collapse and collapse.nc2),
+        ("NC3", "Class means of same-class features align with the classifier: NC3", collapse and collapse.nc3),
+    ):
+        yield Claim(
+            f"same class: {name}",
+            statement,
+            measured,
+            "<=",
+            _TENTH,
+            evidence=all_same,
+            mode=mode,
+            reason=missing,
+        )
+    score = comparison.score(run.training.predicted_by)
+    yield Claim(
+        name="same class: angle to the classifier's row",
+        statement="Same-class features point along their class's row: mean angle to the nearest ETF's, in degrees",
+        measured=score.angle_same,
+        relation="<=",
+        threshold=_ANGLE,
+        evidence=rests,
+        detail="the threshold is a tenth of the squared length",
+        mode=mode,
+    )
+
+
+def _different_class(run: Run, mode: str) -> Iterator[Claim]:
+    training, comparison = run.training, run.comparisons[mode]
+    rests, theory = evidence(run, mode), training.predicted_by
+    unmixed = None if training.mixed else "trained without mixing, where the theory says nothing of mixed inputs"
+    score, line = comparison.score(theory), comparison.score("straight line")
+    bent = comparison.score("closed form")
+    what = "the closed form (the channel)" if theory == "closed form" else "the squared error's closed form (a line)"
+    fit = f"β = {comparison.beta:.3g}" + (", at the end of the range searched" if comparison.beta_at_edge else "")
+    yield Claim(
+        name="different class: R² of the closed form",
+        statement=f"Different-class logits follow {what}: R² of the means per class pair and λ bin",
+        measured=score.r2_binned,
+        relation=">=",
+        threshold=1 - _TENTH,
+        evidence=rests,
+        detail=f"per sample {score.r2_mixed:.3f}; {fit if theory == 'closed form' else f'γ = {comparison.slope:.3g}'}",
+        mode=mode,
+        reason=unmixed,
+    )
+    yield from _rival(run, mode, rests)
+    yield Claim(
+        name="different class: angle to the closed form",
+        statement=f"Different-class features point where {what} says: mean angle, in degrees",
+        measured=score.angle_mixed,
+        relation="<=",
+        threshold=_ANGLE,
+        evidence=rests,
+        detail=f"closed form {bent.angle_mixed:.1f}°, straight line {line.angle_mixed:.1f}°",
+        mode=mode,
+        reason=unmixed,
+    )
+    for quantity, statement, limit, relative in (
+        ("width", "The channel's width across the decision boundary is as predicted", _RELATIVE_ERROR, True),
+        ("depth", "The channel's depth along the decision boundary is as predicted", _RELATIVE_ERROR, True),
+        ("confidence", "Confidence on mixed inputs is as predicted", _PROBABILITY_ERROR, False),
+    ):
+        error = _curve_error(run, mode, quantity, relative)
+        yield Claim(
+            name=f"channel: {quantity}" if relative else "confidence against λ",
+            statement=f"{statement}: mean error{' over mean' if relative else ''} for λ in (0.1, 0.9)",
+            measured=error,
+            relation="<=",
+            threshold=limit,
+            evidence=rests,
+            mode=mode,
+            reason=unmixed or ("no samples there" if error is None else None),
+        )
+    yield _fit_free(run, mode, rests, unmixed)
+
+
+def _rival(run: Run, mode: str, rests: str) -> Iterator[Claim]:
+    """Yield whether convex combinations of the class means explain mixed inputs better or worse, as is expected."""
+    training, comparison = run.training, run.comparisons[mode]
+    bent, line = comparison.score("closed form"), comparison.score("straight line")
+    sign, threshold = -1, 0.0
+    if not training.mixed:
+        statement = "Without mixing there is no channel: R² of the straight line less that of the closed form"
+    elif training.predicted_by == "straight line":
+        threshold = -_TIE
+        statement = (
+            "With squared error, mixed inputs are convex combinations of class means: R² of the straight line less "
+            "that of cross entropy's closed form"
+        )
+    else:
+        sign = 1
+        statement = (
+            "Mixed inputs are no convex combinations of class means: R² of the closed form less that of the straight "
+            "line"
+        )
+    for which, key in (("per sample", "r2_mixed"), ("per pair and λ bin", "r2_binned")):
+        curved, straight = getattr(bent, key), getattr(line, key)
+        yield Claim(
+            name=f"the expected one is ahead, {which}",
+            statement=f"{statement}, {which}",
+            measured=sign * (curved - straight),
+            relation=">=",
+            threshold=threshold,
+            evidence=rests,
+            detail=f"closed form {curved:.3f}, straight line {straight:.3f}",
+            mode=mode,
+        )
+
+
+def _fit_free(run: Run, mode: str, rests: str, unmixed: str | None) -> Claim:
+    comparison = run.comparisons[mode]
+    free, fitted = comparison.beta_fit_free, comparison.beta
+    reason = unmixed
+    if run.training.predicted_by != "closed form":
+        reason = "squared error has no β"
+    elif run.training.fixed_etf:
+        reason = "a fixed classifier tells nothing"
+    elif free is None:
+        reason = reason or "no weight decay of the classifier is known, or none has such a classifier"
+    return Claim(
+        name="β fit-free against fitted",
+        statement="Classifier and weight decay alone tell β: factor between it and the fitted one",
+        measured=None if free is None else max(free / fitted, fitted / free),
+        relation="<=",
+        threshold=_FACTOR,
+        evidence=rests,
+        detail="" if free is None else f"fit-free {free:.4g}, fitted {fitted:.4g}",
+        mode=mode,
+        reason=reason,
+    )
+
+
+def _curve_error(run: Run, mode: str, quantity: str, relative: bool) -> float | None:
+    """Return mean |theory - network|, over mean |network| if relative, over the bins of lambda in the middle."""
+    curves = run.comparisons[mode].curves
+    network, theory = curves["network"], curves[run.training.predicted_by]
+    inside = (network.lam > _LAMBDA_RANGE[0]) & (network.lam < _LAMBDA_RANGE[1]) & (network.count > 0)
+    if not inside.any():
+        return None
+    measured, predicted = getattr(network, quantity)[inside], getattr(theory, quantity)[inside]
+    error = float(np.abs(measured - predicted).mean())
+    return error / float(np.abs(measured).mean()) if relative else error
+
+
+def _layers(run: Run) -> Iterator[Claim]:
+    earlier = [layer for layer in run.layers if layer.name != "features"]
+    seen = [(layer.name, layer.interpolation) for layer in earlier if layer.interpolation is not None]
+    unmixed = None if run.training.mixed else "trained without mixing"
+    none = None if earlier else "no earlier layers were recorded"
+    rests = f"{len(earlier) or 'no'} earlier layers, outputs averaged over positions, eval mode, one run"
+    yield Claim(
+        name="earlier layers: interpolation",
+        statement="Earlier layers see mixup as manifold mixup, the mixture of their outputs on both inputs: lowest R²",
+        measured=_end(np.min, [value for _, value in seen]),
+        relation=">=",
+        threshold=1 - _TENTH,
+        evidence=rests,
+        detail=", ".join(f"{name} {value:.2f}" for name, value in seen),
+        mode=run.mode,
+        reason=unmixed or none or (None if seen else "not measured"),
+    )
+    gains = [(layer.name, layer.channel - layer.line) for layer in earlier]
+    yield Claim(
+        name="earlier layers: no channel",
+        statement="Earlier layers are linear in the label, without a channel: largest gain in R² of channel over line",
+        measured=_end(np.max, [gain for _, gain in gains]),
+        relation="<=",
+        threshold=_GAIN,
+        evidence=rests,
+        detail=", ".join(f"{name} {gain:.3f}" for name, gain in gains),
+        mode=run.mode,
+        reason=unmixed or none,
+    )
+
+
+def _end(end: Callable[[list[float]], np.floating], values: list[float]) -> float | None:
+    """Return the smallest or largest of the values, NaN if one is, or None if there are none."""
+    return float(end(values)) if values else None
+
+
+def _calibration(run: Run) -> Iterator[Claim]:
+    found = run.calibration
+    test = None if found is None else found.test
+    # Without a temperature, training may still have measured the error on all test inputs.
+    last = run.measured("test_ece") if test is None else None
+    half = "half of the unmixed test inputs, the other fitted the temperature, 15 bins, one run"
+    for name, statement, measures, known in (
+        ("as trained", "The network is calibrated as trained: expected calibration error", test and test.before, last),
+        (
+            "after temperature scaling",
+            "It is calibrated after temperature scaling: the same",
+            test and test.after,
+            None,
+        ),
+    ):
+        error, detail = known, ""
+        if measures is not None and test is not None:
+            error = measures.ece
+            detail = (
+                f"accuracy {measures.accuracy:.3f}, confidence {measures.confidence:.3f}, T = {test.temperature:.2f}"
+            )
+        yield Claim(
+            name=f"calibration {name}",
+            statement=statement,
+            measured=error,
+            relation="<=",
+            threshold=_PROBABILITY_ERROR,
+            evidence=half if known is None else "all unmixed test inputs, after the last epoch, one run",
+            detail=detail,
+            mode=run.mode,
+            reason="not measured" if error is None else None,
+        )
+    predicted = None if found is None else found.predicted
+    seen = None if test is None else test.before.confidence
+    known = seen is not None and predicted is not None
+    reason = None if known else "not measured"
+    if run.training.predicted_by != "closed form":
+        reason = "squared error predicts no probabilities"
+    elif not run.training.mixed:
+        reason = "β was fitted to mixed inputs, of which nothing is predicted"
+    yield Claim(
+        name="calibration: predicted confidence",
+        statement="Confidence on unmixed inputs is as predicted at the fitted β: difference of the means",
+        measured=abs(seen - predicted.confidence) if seen is not None and predicted is not None else None,
+        relation="<=",
+        threshold=_PROBABILITY_ERROR,
+        evidence=half,
+        detail=f"network {seen:.3f}, predicted {predicted.confidence:.3f}" if seen and predicted else "",
+        mode=run.mode,
+        reason=reason,
+    )

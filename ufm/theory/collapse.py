@@ -1,0 +1,74 @@
+"""Measures of neural collapse on same-class features."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+
+from ufm._support.arrays import Array, to_tensor
+from ufm.theory.etf import nearest_etf
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Neural-collapse measures; each is 0 at full collapse (nc4: with the bias that the features' mean asks for).
+
+    nc1: tr(S_within pinv(S_between)) / K, variability within the classes. nc2: relative distance of the centred
+    class means to their nearest simplex ETF. nc3: distance from self-duality, ||W/||W|| - M/||M||||_F between
+    classifier and centred means. nc4: share of features h with argmax_k (w_k . h + b_k) != argmin_k ||h - mu_k||, which
+    the classifier assigns to another class than the nearest class mean mu_k; ties go to the lowest class.
+
+    Source: Papyan, Han and Donoho, "Prevalence of neural collapse", PNAS 2020.
+    """
+
+    nc1: float
+    nc2: float
+    nc3: float
+    nc4: float
+
+
+def neural_collapse(
+    features: Float[Array, "N d"],
+    classes: Int[Array, "N"],
+    classifier: Float[Array, "K d"],
+    bias: Float[Array, "K"] | None = None,
+) -> Collapse:
+    """Return the neural-collapse measures of unmixed features (N, d) of `classes` (N,) for a classifier (K, d).
+
+    bias: (K,), of the classifier, which only nc4 sees; None for zero. Raises ValueError if shapes do not fit or a class
+    has no feature.
+    """
+    h = to_tensor("features", features, ndim=2).double()
+    w = to_tensor("classifier", classifier, ndim=2).to(h)
+    k = torch.as_tensor(classes, device=h.device)
+    K = len(w)
+    if k.shape != h.shape[:1] or w.shape[1] != h.shape[1]:
+        shapes = f"{tuple(h.shape)}, {tuple(k.shape)}, {tuple(w.shape)}"
+        raise ValueError(f"features, classes, classifier: got shapes {shapes}, expected (N, d), (N,), (K, d)")
+    if bool(((k < 0) | (k >= K)).any()) or k.is_floating_point():
+        raise ValueError(f"classes: got {k.dtype} from {k.min()} to {k.max()}, expected whole numbers in 0..{K - 1}")
+    b = w.new_zeros(K) if bias is None else to_tensor("bias", bias, ndim=1).to(h)
+    if len(b) != K:
+        raise ValueError(f"bias: got shape {tuple(b.shape)}, expected {(K,)}, one per row of the classifier")
+    members = torch.nn.functional.one_hot(k.long(), K).to(h)
+    sizes = members.sum(0)
+    if not bool((sizes > 0).all()):
+        raise ValueError(f"classes: got no feature of class {int(sizes.argmin())}, expected some of each of {K}")
+    means = (members.T @ h) / sizes.unsqueeze(-1)
+    within = h - means[k.long()]
+    centred = means - means.mean(0)
+    between = centred.T @ centred / K
+    nc1 = (torch.linalg.pinv(between, hermitian=True) @ (within.T @ within / len(h))).trace() / K
+    rows = w - w.mean(0)
+    nc3 = torch.linalg.matrix_norm(rows / torch.linalg.matrix_norm(rows) - centred / torch.linalg.matrix_norm(centred))
+    # ||h - mu_k||^2 / 2 up to a term without k; centred, so that an offset common to all features costs no digits.
+    distances = centred.square().sum(1) / 2 - (h - means.mean(0)) @ centred.T
+    nc4 = ((h @ w.T + b).argmax(1) != distances.argmin(1)).double().mean()
+    return Collapse(nc1.item(), nearest_etf(centred).relative_error, nc3.item(), nc4.item())
+
+
+def multiplier_of(classifier: Float[Array, "K d"]) -> float:
+    """Return m of any classifier: the root of the mean squared row norm after centring the rows."""
+    w = to_tensor("classifier", classifier, ndim=2)
+    return math.sqrt((w - w.mean(0)).square().sum().item() / len(w))

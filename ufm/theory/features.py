@@ -1,0 +1,191 @@
+"""Optimal features for a fixed classifier: in closed form for a simplex ETF, by Newton's method for any other.
+
+Penalties are in the expectation convention: each feature minimises loss(W h + b, y) + (lambda_H/2) ||h||^2. A feature
+penalty lambda' of the convention (1/N) sum loss + (lambda'/2) ||H||_F^2 is lambda_H = N lambda'.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ufm._support.arrays import Array, check_labels, check_number, in_kind, to_tensor
+from ufm.losses import Loss, get_loss
+from ufm.theory.etf import nearest_etf
+
+_MAX_NEWTON_STEPS = 200
+_MAX_HALVINGS = 30
+# Entries of the batch of Hessians that is held at a time.
+_BLOCK = 2**22
+
+
+@dataclass(frozen=True)
+class Response:
+    """Optimal features for a fixed classifier, one row per label.
+
+    features (N, d): h. logits (N, K): W h + b. probabilities (N, K): the prediction (softmax of the logits for cross
+    entropy, the output for mean squared error). residual (N,): ||W^T (prediction - y) + lambda_H h||, the norm of the
+    gradient. error_bound (N,): residual / lambda_H, which the distance to the exact optimum cannot exceed.
+    closed_form: whether the classifier is a simplex ETF, so that the closed form was used.
+    """
+
+    features: Float[Array, "N d"]
+    logits: Float[Array, "N K"]
+    probabilities: Float[Array, "N K"]
+    residual: Float[Array, "N"]
+    error_bound: Float[Array, "N"]
+    closed_form: bool
+
+
+def fixed_classifier(
+    W: Float[Array, "K d"],
+    labels: Float[Array, "N K"],
+    feature_decay: float | Float[Tensor, ""],
+    loss: str = "cross_entropy",
+    *,
+    bias: Float[Array, "K"] | None = None,
+) -> Response:
+    """Return argmin over h of loss(W h + b, y) + (lambda_H/2) ||h||^2, row by row.
+
+    For a simplex ETF W without bias, in closed form:
+
+        beta = m^2 K / ((K-1) lambda_H),   z = -beta residual(z),   h = (K-1)/(K m^2) W^T z,
+
+    with z the proximal point of log-sum-exp for cross entropy (`prox_logsumexp`) and beta/(1+beta) (y - 1/K) for
+    mean squared error. For any other W by Newton's method in the row space of W, each step shortened until it lowers
+    the norm of the gradient; the problem is strongly convex, so that this converges from any start.
+
+    W (K, d): the classifier. labels (N, K): any soft labels. feature_decay: lambda_H > 0, expectation convention.
+    loss: "cross_entropy" or "mean_squared_error". bias (K,): b; without it 0 for cross entropy and 1/K for mean
+    squared error.
+
+    Differentiable to second order in W, labels, feature_decay and bias (implicitly).
+    Raises ValueError for labels off the simplex or of another number of classes, or a penalty that is not positive.
+
+    Source: derivations/fixed_etf.py and uniqueness.py; Fisher, Meng and Papyan (ICLR 2024), Theorem 3.1, in our
+    notation.
+    """
+    w, y = to_tensor("W", W, ndim=2), to_tensor("labels", labels, ndim=2)
+    check_number("feature_decay", feature_decay, above=0)
+    loss_function = get_loss(loss)
+    if y.shape[1] != w.shape[0]:
+        raise ValueError(f"labels: got {y.shape[1]} classes, expected {w.shape[0]} as W has rows")
+    check_labels(y)
+    dtype = torch.promote_types(w.dtype, y.dtype)
+    w, y = w.to(dtype), y.to(w.device, dtype)
+    lambda_H = torch.as_tensor(feature_decay, dtype=w.dtype, device=w.device)
+    # The mean squared error's own bias of 1/K is part of the loss.
+    offset = torch.zeros_like(w[:, 0])
+    if bias is not None:
+        offset = to_tensor("bias", bias, ndim=1).to(w)
+        if offset.shape != w.shape[:1]:
+            raise ValueError(f"bias: got shape {tuple(offset.shape)}, expected {tuple(w.shape[:1])}")
+        offset = offset - 1 / len(w) if loss == "mean_squared_error" else offset
+    closed_form = bias is None and not w.requires_grad and _is_etf(w)
+    if closed_form:
+        gram = w.square().sum() / (len(w) - 1)
+        logits = loss_function.etf_logits(y, gram / lambda_H)
+        features = logits @ w / gram
+    else:
+        features: Tensor = _ArgMin.apply(w, offset, y, lambda_H, loss_function)  # pyright: ignore[reportAssignmentType]
+        logits = features @ w.T + offset
+    gradient = loss_function.residual(features @ w.T + offset, y) @ w + lambda_H * features
+    residual = torch.linalg.vector_norm(gradient, dim=-1)
+    shown = logits + 1 / len(w) if bias is not None and loss == "mean_squared_error" else logits
+    prediction = loss_function.predict(logits)
+    result = Response(features, shown, prediction, residual, residual / lambda_H, closed_form)
+    return in_kind(result, W, labels, feature_decay)
+
+
+def _is_etf(w: Tensor) -> bool:
+    K, d = w.shape
+    if d < K - 1 or not bool(w.any()):
+        return False
+    return nearest_etf(w.detach()).relative_error <= 64 * torch.finfo(w.dtype).eps * math.sqrt(K)
+
+
+class _ArgMin(torch.autograd.Function):
+    """h(W, b, y, lambda_H), differentiated through its condition W^T residual(W h + b, y) + lambda_H h = 0."""
+
+    @staticmethod
+    def forward(w: Tensor, b: Tensor, y: Tensor, decay: Tensor, loss: Loss) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        u, s, vh = torch.linalg.svd(w, full_matrices=False)
+        rank = max(1, int((s > s[0] * max(w.shape) * torch.finfo(w.dtype).eps).sum()))
+        basis, reduced = vh[:rank], u[:, :rank] * s[:rank]
+        rows = max(1, _BLOCK // (rank * (rank + len(w))))
+        blocks = [_newton(reduced, b, block, decay, loss) for block in y.split(rows)]
+        return torch.cat(blocks) @ basis
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        *tensors, ctx.loss = inputs
+        ctx.save_for_backward(*tensors, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
+        w, b, y, decay, h = ctx.saved_tensors
+        z = h @ w.T + b
+        adjoint = -_solve_hessian(ctx.loss, z, w, decay, grad)
+        logit_adjoint = ctx.loss.hessian_product(z, (adjoint @ w.T).unsqueeze(-1)).squeeze(-1)
+        return (
+            ctx.loss.residual(z, y).T @ adjoint + logit_adjoint.T @ h,
+            logit_adjoint.sum(0),
+            -adjoint @ w.T,
+            (adjoint * h).sum(),
+            None,
+        )
+
+
+def _hessian(loss: Loss, z: Tensor, a: Tensor, decay: Tensor) -> Tensor:
+    """Return the Hessian (N, r, r) of loss(A g + b, y) + (decay/2) ||g||^2 at logits z."""
+    identity = torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
+    return a.T @ loss.hessian_product(z, a) + decay * identity
+
+
+def _solve_hessian(loss: Loss, z: Tensor, w: Tensor, decay: Tensor, grad: Tensor) -> Tensor:
+    """Return Hessian^-1 grad for each row, by systems of the smaller of the sizes d and K."""
+    K, d = w.shape
+    if d <= K:
+        return torch.linalg.solve(_hessian(loss, z, w, decay), grad.unsqueeze(-1)).squeeze(-1)
+    # (lambda + W^T M W)^-1 g = (g - W^T (lambda + M W W^T)^-1 M W g) / lambda, with M the Hessian in the logits.
+    identity = torch.eye(K, dtype=w.dtype, device=w.device)
+    system = decay * identity + loss.hessian_product(z, w @ w.T)
+    right = loss.hessian_product(z, (grad @ w.T).unsqueeze(-1))
+    return (grad - torch.linalg.solve(system, right).squeeze(-1) @ w) / decay
+
+
+def _newton(a: Tensor, b: Tensor, y: Tensor, decay: Tensor, loss: Loss) -> Tensor:
+    """Return argmin over g of loss(A g + b, y) + (decay/2) ||g||^2 for the rows of y, to the gradient's rounding."""
+
+    def gradient(g: Tensor) -> Tensor:
+        return loss.residual(g @ a.T + b, y) @ a + decay * g
+
+    rounding = torch.finfo(a.dtype).eps * torch.linalg.matrix_norm(a)
+    g = torch.zeros(len(y), a.shape[1], dtype=a.dtype, device=a.device)
+    slope = gradient(g)
+    norm = torch.linalg.vector_norm(slope, dim=-1)
+    active = norm > rounding
+    for _ in range(_MAX_NEWTON_STEPS):
+        if not bool(active.any()):
+            break
+        direction = -torch.linalg.solve(_hessian(loss, g @ a.T + b, a, decay), slope.unsqueeze(-1)).squeeze(-1)
+        step = active.to(norm)
+        trial, trial_slope, trial_norm = g, slope, norm
+        for _ in range(_MAX_HALVINGS):
+            trial = g + step.unsqueeze(-1) * direction
+            trial_slope = gradient(trial)
+            trial_norm = torch.linalg.vector_norm(trial_slope, dim=-1)
+            # Along Newton's direction the gradient's norm falls like 1 - step at first.
+            long = active & ~(trial_norm <= (1 - 0.1 * step) * norm)
+            if not bool(long.any()):
+                break
+            step = torch.where(long, step / 2, step)
+        # A row whose gradient no step shortens any more has reached its rounding.
+        better = active & (trial_norm < norm)
+        g, slope = (torch.where(better.unsqueeze(-1), new, old) for new, old in ((trial, g), (trial_slope, slope)))
+        norm = torch.where(better, trial_norm, norm)
+        active = better & (norm > rounding)
+    return g
