@@ -233,3 +233,4 @@ from .theory.joint import (
 )
 
 __version__: str
+__all__: list[str]
