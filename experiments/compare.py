@@ -2,19 +2,17 @@
 
     python -m experiments.compare runs/fashion-mixup [runs/...] [--out experiments/results/networks]
 
-For each run, recorded first where it is not yet: comparison.json (everything), comparison.csv (a row per mode and
-prediction), calibration.json, summary.safetensors, some of the recorded samples with their features in coordinates of
-the classifier's row space, which `ufm compare` takes too, and layers.safetensors, the outputs of every layer for three
-classes in the plane of their means. They go into the run's folder, or with --out, together
-with config.json and metrics.jsonl, into a folder of the run's name there. Exit status: 0; 1 if the GPU failed; 2 for
-bad arguments; 130 if interrupted.
+Each run is recorded first where it is not yet. Its record, run.json and metrics.jsonl, then holds the comparison as
+well as the training; it goes into the run's folder or, with --out, into a folder of the run's name there. Unless
+--no-keep-samples is given, two files join it: summary.safetensors, some of the recorded samples with their features in
+coordinates of the classifier's row space, which `ufm compare` takes too, and layers.safetensors, the outputs of every
+layer for three classes in the plane of their means. Exit status: 0; 1 if the GPU failed; 2 for bad arguments; 130 if
+interrupted.
 """
 
-import shutil
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,21 +23,39 @@ import ufm
 from experiments.data import ImageData
 from experiments.networks import Network
 from experiments.record import Recording, interpolation, record_network
-from experiments.training.measures import logits_of
+from experiments.training.monitoring import logits_of
 from experiments.training.processes import local_device
-from experiments.training.run import TrainedRun, read_run
+from experiments.training.run import TrainedRun, trained_run
 from ufm._support.arrays import check_integer
 from ufm._support.console import run_command
-from ufm._support.files import atomic_path, write_csv, write_json
+from ufm._support.files import atomic_path
 from ufm.networks.predictions import Head
+from ufm.runs.compared import compared_run
+from ufm.runs.record import LAYERS, SUMMARY, CalibrationRecord, RunRecord, write_record
 
 _SUMMARY_SAMPLES = 3000
-_RESAMPLES = 200
 _PLANE_SAMPLES = 500
 
 
-def compare_run(run: TrainedRun, recording: Recording, out: Path) -> dict[str, ufm.Comparison]:
-    """Compare one run, write everything to `out`, and return the comparisons by mode."""
+def compare_run(run: TrainedRun, recording: Recording, out: Path, *, samples: bool = True) -> RunRecord:
+    """Compare a run with the theory, write its record to `out`, and return it.
+
+    Parameters
+    ----------
+    run : TrainedRun
+        Complete.
+    recording : Recording
+        What is recorded, unless it is there already.
+    out : Path
+        Folder for run.json and metrics.jsonl, and, with `samples`, summary.safetensors and layers.safetensors.
+    samples : bool
+        Whether to keep samples too.
+
+    Raises
+    ------
+    ValueError
+        If the run is not complete.
+    """
     if not run.complete:
         raise ValueError(f"run: got {run.name!r} after {len(run.history)} of {run.config.epochs} epochs")
     data = run.data()
@@ -47,31 +63,24 @@ def compare_run(run: TrainedRun, recording: Recording, out: Path) -> dict[str, u
     missing = tuple(mode for mode in recording.modes if not _is_recorded(run, recording, mode))
     if missing:
         record_network(run, network, data, replace(recording, modes=missing))
-    law = run.config.law(data.num_classes)
     recorded = {mode: ufm.load(recording.path(run, mode)) for mode in recording.modes}
-    comparisons = {
-        mode: ufm.compare(some, law, weight_decay=run.config.classifier_decay, resamples=_RESAMPLES)
-        for mode, some in recorded.items()
-    }
     first = next(iter(recorded.values()))
-    layers = [
-        {**asdict(ufm.layer_pattern(first, name)), "interpolation": found}
-        for name, found in interpolation(network, data, run.config.evaluation_mixing()).items()
-    ]
-    out.mkdir(parents=True, exist_ok=True)
-    described = {mode: some.description for mode, some in recorded.items()}
-    figures = {mode: {**asdict(comparison), "table": comparison.table()} for mode, comparison in comparisons.items()}
-    write_json(out / "comparison.json", {"recordings": described, "comparisons": figures, "layers": layers})
-    rows = [{"run": run.name, "mode": mode, **row} for mode, c in comparisons.items() for row in c.table()]
-    write_csv(out / "comparison.csv", rows)
-    write_json(out / "calibration.json", calibration(network, data, recorded, comparisons))
-    summarise(first).save(out / "summary.safetensors")
-    with atomic_path(out / "layers.safetensors") as temporary:
-        save_file(layer_planes(first), temporary)
-    if out.resolve() != run.folder.resolve():
-        for name in ("config.json", "metrics.jsonl"):
-            shutil.copyfile(run.folder / name, out / name)
-    return comparisons
+    record = compared_run(
+        run.name,
+        recorded,
+        run.config.law(data.num_classes),
+        run.config.training(),
+        interpolation=interpolation(network, data, run.config.evaluation_mixing()),
+        configuration=run.record.configuration,
+        history=run.record.history,
+    )
+    record = replace(record, calibration=calibration(network, data, first, record))
+    write_record(record, out)
+    if samples:
+        summarise(first).save(out / SUMMARY)
+        with atomic_path(out / LAYERS) as temporary:
+            save_file(layer_planes(first), temporary)
+    return record
 
 
 def _is_recorded(run: TrainedRun, recording: Recording, mode: str) -> bool:
@@ -80,25 +89,17 @@ def _is_recorded(run: TrainedRun, recording: Recording, mode: str) -> bool:
     return path.exists() and recording.describe(run).items() <= ufm.load(path).description.items()
 
 
-def calibration(
-    network: Network, data: ImageData, recorded: dict[str, ufm.Activations], comparisons: dict[str, ufm.Comparison]
-) -> dict[str, Any]:
+def calibration(network: Network, data: ImageData, recorded: ufm.Activations, record: RunRecord) -> CalibrationRecord:
     """Return calibration on the test images before and after temperature scaling, and confidence against lambda.
 
-    The temperature is fitted on one random half of the test images and both are measured on the other. predicted: what
-    the theory says of unmixed inputs at the fitted beta.
+    The temperature is fitted on one random half of the test images; both are measured on the other half.
     """
-    mode, comparison = next(iter(comparisons.items()))
-    some = recorded[mode]
-    report = ufm.calibrate(logits_of(network, data.test_images, data), data.test_classes)
-    predicted = ufm.law_calibration(ufm.Unmixed(data.num_classes), comparison.beta)
-    return {
-        "test": asdict(report),
-        "mode": mode,
-        "confidence": asdict(ufm.confidence_curve(some.logits, some.class_a, some.class_b, some.lam)),
-        "predicted_confidence": comparison.curves["closed form"].confidence,
-        "predicted": asdict(predicted),
-    }
+    beta = next(iter(record.comparisons.values())).beta
+    return CalibrationRecord(
+        test=ufm.calibrate(logits_of(network, data.test_images, data), data.test_classes),
+        predicted=ufm.law_calibration(ufm.Unmixed(data.num_classes), beta),
+        confidence=ufm.confidence_curve(recorded.logits, recorded.class_a, recorded.class_b, recorded.lam),
+    )
 
 
 def summarise(activations: ufm.Activations, samples: int = _SUMMARY_SAMPLES) -> ufm.Activations:
@@ -160,6 +161,8 @@ class Compare:
     out: str | None = None
     """folder for a folder per run; the runs' own folders by default"""
     recording: tyro.conf.OmitArgPrefixes[Recording] = field(default_factory=Recording)
+    keep_samples: bool = True
+    """keep samples and layers beside the record"""
     threads: int = 1
     """of the CPU's arithmetic"""
 
@@ -168,9 +171,10 @@ class Compare:
         if not self.runs:
             raise ValueError("runs: got none, expected the folder of at least one training run")
         torch.set_num_threads(check_integer("threads", self.threads, minimum=1))
-        for run in [read_run(folder) for folder in self.runs]:
+        for run in [trained_run(folder) for folder in self.runs]:
             out = run.folder if self.out is None else Path(self.out) / run.name
-            for mode, comparison in compare_run(run, self.recording, out).items():
+            record = compare_run(run, self.recording, out, samples=self.keep_samples)
+            for mode, comparison in record.comparisons.items():
                 for score in comparison.scores:
                     figures = f"R² {score.r2:.3f}, binned {score.r2_binned:.3f}, angle {score.angle_mixed:.1f}°"
                     print(f"{run.name} {mode:<5} {score.name:<20} {figures}")

@@ -6,15 +6,12 @@ Run again after an interruption, it goes on from the last finished epoch. Exit s
 (closed form against solver) failed; how well the network fits never changes it.
 """
 
-import dataclasses
-import json
 import platform
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +21,16 @@ import ufm
 from experiments.data import load_data
 from experiments.record import Recording, record_run
 from experiments.training import TrainConfig, train
-from experiments.training.run import read_run
+from experiments.training.run import trained_run
 from ufm._support.arrays import check_integer, check_number
 from ufm._support.console import guarded, parse
-from ufm._support.files import atomic_path, to_json, write_json
+from ufm._support.files import atomic_path
 from ufm.labels.targets import pair_labels
-from ufm.reports import Claim, Report, demo_run, report
+from ufm.reports import Claim, read_run, report
 from ufm.reports.pictures import CLASSES, ideal_features, of_classes
-from ufm.runs.claims import solver_claim, verification_claims
+from ufm.runs.compared import compared_run
+from ufm.runs.exact_claims import solver_claim
+from ufm.runs.record import PLANAR, SolveRecord, TheoryCurve, mode_words, write_record
 from ufm.runs.verification import Verification, verify
 
 _NUM_CLASSES = 10
@@ -92,53 +91,54 @@ def run(config: DemoConfig, *, progress: bool = True) -> int:
 
     print("1/5  theory and direct solver: gradient descent and L-BFGS, classifier fixed and free")
     verification = verify(law, config.dim, config.weight_decay, config.feature_decay, nodes=config.nodes)
-    solver = _solver(verification)
-    print_solver(solver)
+    solves = _solves(verification)
+    print_solves(solves)
 
     print(f"2/5  network: a small CNN on scikit-learn's digits with mixup, {config.train.epochs} epochs")
     data = load_data(config.train.data)
-    trained = train(config.train, data, out, progress=progress)
+    train(config.train, data, out, progress=progress)
+    run = trained_run(out)
 
     print("3/5  recording the features of mixed training images, in train and in eval mode")
-    files = record_run(read_run(out), Recording(samples=config.samples, modes=("train", "eval")))
+    files = record_run(run, Recording(samples=config.samples, modes=("train", "eval")))
     activations = {mode: ufm.load(file) for mode, file in files.items()}
 
     print("4/5  comparing network, closed form and solver on the same targets")
-    comparisons = {
-        mode: ufm.compare(recorded, law, weight_decay=config.train.classifier_decay)
-        for mode, recorded in activations.items()
-    }
-
-    print("5/5  figures and report")
-    results = {
-        "config": asdict(config),
+    configuration = {
+        **run.record.configuration,
+        "demo": {name: value for name, value in asdict(config).items() if name != "train"},
         "versions": _versions(),
         "data": {"name": data.name, "train": len(data.train_classes), "test": len(data.test_classes)},
-        "theory": _theory(verification, config.train.mixing.alpha),
-        "solver": solver,
-        "network": trained.history[-1],
-        "recordings": {mode: some.description for mode, some in activations.items()},
-        "comparison": {mode: _comparison(comparison) for mode, comparison in comparisons.items()},
-        "training": trained.history,
-        "claims": [claim.record() for claim in exact_claims(verification, comparisons)],
-        "seconds": time.perf_counter() - begin,
     }
+    record = compared_run(
+        run.name,
+        activations,
+        law,
+        config.train.training(),
+        interpolation={},
+        configuration=configuration,
+        history=run.history,
+        theory=_theory(verification, config.train.mixing.alpha),
+        solves=solves,
+    )
+    record = replace(record, checks=exact_claims(verification, record.comparisons))
+
+    print("5/5  figures and report")
     # An older run's report must not stand beside new numbers, whenever this run is killed.
-    for name in ("report.html", "results.json", "planar.safetensors"):
+    for name in ("report.html", PLANAR):
         (out / name).unlink(missing_ok=True)
-    _save_planar(out / "planar.safetensors", activations, comparisons["eval"])
-    made = _report(results, config, out)
+    _save_planar(out / PLANAR, activations, record.comparison)
+    write_record(record, out)
+    # As read back from disk, so that `ufm report` on the folder makes the same page.
+    made = report([read_run(out)], f"python -m experiments.demo --out {config.out}")
     [section] = made.sections
-    network_claims = section.claims + section.others
-    results["claims"] += [claim.record() for claim in network_claims]
-    write_json(out / "results.json", results)
     for picture in section.pictures:
         if picture.name in _SAVED:
             picture.save(out)
     page = made.write(out / "report.html")
 
     print_claims("Closed form against direct solver (exact)", section.exact)
-    print_claims("Theory against the network", network_claims)
+    print_claims("Theory against the network", section.claims + section.others)
     print(f"\n{made.summary()}\nOf a network, what does not hold is a finding, not a fault of the installation.")
     print(f"Report: {page}   ({time.perf_counter() - begin:.0f} s)")
     return 1 if made.failed else 0
@@ -146,51 +146,41 @@ def run(config: DemoConfig, *, progress: bool = True) -> int:
 
 def exact_claims(verification: Verification, comparisons: dict[str, ufm.Comparison]) -> list[Claim]:
     """Return the claims of closed form against solver, which must hold."""
-    claims = verification_claims(verification, "the demo's UFM, solved from random starts")
+    claims = verification.claims("the demo's UFM, solved from random starts")
     return claims + [solver_claim("the demo", mode, comparison) for mode, comparison in comparisons.items()]
 
 
-def _report(results: dict[str, Any], config: DemoConfig, out: Path) -> Report:
-    # As read back from disk, so that `ufm report` on the folder makes the same page.
-    run = demo_run(json.loads(to_json(results)), out, config.out)
-    return report([run], f"python -m experiments.demo --out {config.out}")
-
-
-def _theory(verification: Verification, alpha: float) -> dict:
-    """Return the closed form on a grid of lambda, for the pair (0, 1): numbers for a table and for checking."""
+def _theory(verification: Verification, alpha: float) -> TheoryCurve:
+    """Return the closed form on a grid of lambda, for the pair (0, 1)."""
     optimum = verification.optimum
     first = torch.zeros(len(_LAMBDA_GRID), dtype=torch.long)
     labels = pair_labels(first, first + 1, torch.from_numpy(_LAMBDA_GRID), optimum.num_classes)
     response = optimum.response(labels.numpy())
-    return {
+    return TheoryCurve(
         **asdict(optimum),
-        "alpha": alpha,
-        "lam": _LAMBDA_GRID,
-        "classifier": optimum.classifier(),
-        "features": response.features,
-        "logits": response.logits,
-        "probabilities": response.probabilities,
-    }
+        alpha=alpha,
+        lam=_LAMBDA_GRID,
+        classifier=optimum.classifier().numpy(),
+        features=np.asarray(response.features),
+        logits=np.asarray(response.logits),
+        probabilities=np.asarray(response.probabilities),
+    )
 
 
-def _solver(verification: Verification) -> list[dict]:
+def _solves(verification: Verification) -> list[SolveRecord]:
     return [
-        {
-            "classifier": kind,
-            "method": method,
-            "iterations": solution.iterations,
-            "seconds": solution.seconds,
-            "message": str(solution.message),
-            **asdict(solution.certificate),
-            "logit_error": verification.logit_errors[kind, method],
-            "objective_minus_closed_form": solution.objective - verification.optimum.objective,
-        }
+        SolveRecord(
+            classifier=kind,
+            method=method,
+            message=str(solution.message),
+            iterations=solution.iterations,
+            seconds=solution.seconds,
+            certificate=solution.certificate,
+            logit_error=verification.logit_errors[kind, method],
+            excess=solution.objective - float(verification.optimum.objective),
+        )
         for (kind, method), solution in verification.solutions.items()
     ]
-
-
-def _comparison(comparison: ufm.Comparison) -> dict:
-    return {name: value for name, value in dataclasses.asdict(comparison).items() if value is not None}
 
 
 def _save_planar(path: Path, activations: dict[str, ufm.Activations], comparison: ufm.Comparison) -> None:
@@ -223,19 +213,18 @@ def _versions() -> dict[str, str]:
     return {"ufm": ufm.__version__, "python": platform.python_version(), **packages, "machine": platform.machine()}
 
 
-def print_solver(rows: list[dict[str, Any]]) -> None:
+def print_solves(solves: list[SolveRecord]) -> None:
     """Print one line per direct solve."""
     print(f"     {'classifier':<11}{'method':<18}{'objective':>19}{'gradient':>10}{'gap':>10}{'closed form':>13}")
-    for row in rows:
-        figures = (
-            f"{row['objective']:>19.15f}{row['gradient_norm']:>10.1e}{row['gap']:>10.1e}{row['logit_error']:>13.1e}"
-        )
-        print(f"     {row['classifier']:<11}{row['method']:<18}{figures}")
+    for solve in solves:
+        found = solve.certificate
+        figures = f"{found.objective:>19.15f}{found.gradient_norm:>10.1e}{found.gap:>10.1e}{solve.logit_error:>13.1e}"
+        print(f"     {solve.classifier:<11}{solve.method:<18}{figures}")
 
 
 def print_claims(title: str, claims: list[Claim]) -> None:
     """Print one verdict line per claim."""
-    names = [claim.name if claim.mode is None else f"{claim.mode} mode: {claim.name}" for claim in claims]
+    names = [claim.name if claim.mode is None else f"{mode_words(claim.mode)}: {claim.name}" for claim in claims]
     width = max(map(len, names), default=0)
     print(f"\n{title}\n{'verdict':<8} {'claim':<{width}}  {'measured':>10}    threshold")
     for name, claim in zip(names, claims, strict=True):

@@ -19,7 +19,7 @@ from experiments.data import ImageData
 from experiments.mixing import Mixing, mixed_batches
 from experiments.networks import Network
 from experiments.training.processes import local_device
-from experiments.training.run import TrainedRun, read_run
+from experiments.training.run import TrainedRun, trained_run
 from ufm._support.arrays import check_choice, check_integer
 from ufm._support.console import run_command
 
@@ -142,7 +142,7 @@ class Record:
         if not self.runs:
             raise ValueError("runs: got none, expected the folder of at least one training run")
         torch.set_num_threads(check_integer("threads", self.threads, minimum=1))
-        for run in [read_run(folder) for folder in self.runs]:
+        for run in [trained_run(folder) for folder in self.runs]:
             for path in record_run(run, self.recording).values():
                 print(path)
         return 0

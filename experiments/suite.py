@@ -25,7 +25,7 @@ from experiments.data import load_data
 from experiments.record import Recording
 from experiments.training import TrainConfig, train
 from experiments.training.config import from_plain, to_plain
-from experiments.training.run import read_run
+from experiments.training.run import trained_run
 from ufm._support.arrays import check_choice, check_integer
 from ufm._support.console import run_command
 
@@ -152,7 +152,7 @@ class Compare:
 
 def _compare(folder: Path, out: Path) -> str:
     torch.set_num_threads(1)
-    comparison = compare_run(read_run(folder), Recording(), out)["eval"]
+    comparison = compare_run(trained_run(folder), Recording(), out).comparisons["eval"]
     return ", ".join(f"{score.name} {score.r2:.3f}" for score in comparison.scores)
 
 

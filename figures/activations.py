@@ -19,7 +19,7 @@ def draw(results: Path) -> Drawing:
         for data in DATA
     ]
     shown = {name: network(results, name) for name in names}
-    accuracy = {name: some.result.run.history[-1]["test_accuracy"] for name, some in shown.items()}
+    accuracy = {name: some.record.history[-1]["test_accuracy"] for name, some in shown.items()}
     figure = planar_figure(
         [some.panel(f"{100 * accuracy[name]:.1f} %") for name, some in shown.items()],
         columns=len(DATA),

@@ -15,11 +15,11 @@ _DIM, _NODES = 32, 12
 def draw(results: Path) -> Drawing:
     """Return four panels: closed form, solver from a random start, network with mixup, network without."""
     mixed, unmixed = network(results, "fashion-mixup"), network(results, "fashion-none")
-    beta, feature_decay = mixed.comparison["beta"], mixed.comparison["feature_decay"]
+    beta, feature_decay = mixed.comparison.beta, mixed.comparison.feature_decay
     some = mixed.activations
     law = ufm.Mixup(some.logits.shape[1], alpha=1.0)
 
-    etf = ufm.simplex_etf(len(some.classifier), multiplier=mixed.comparison["multiplier"])
+    etf = ufm.simplex_etf(len(some.classifier), multiplier=mixed.comparison.multiplier)
     response = ufm.fixed_classifier(etf, some.labels.double(), feature_decay)
     columns = some.class_a, some.class_b, some.lam
     closed = planar_panel("closed form", etf, response.features, *columns, CLASSES, scale=True)

@@ -12,12 +12,14 @@ from ufm.plotting import SINGLE_COLUMN, style
 
 def draw(results: Path) -> Drawing:
     """Return the scatter of both, on logarithmic axes."""
-    every = [some for some in all_networks(results) if some.comparison["beta_fit_free"] is not None]
+    every = [some for some in all_networks(results) if some.comparison.beta_fit_free is not None]
     with style():
         figure = Figure(figsize=(SINGLE_COLUMN, 3.4))
         axis = figure.subplots()
-        scatter(axis, every, lambda some: (some.comparison["beta"], some.comparison["beta_fit_free"]))
-        fitted, free = (np.array([some.comparison[name] for some in every]) for name in ("beta", "beta_fit_free"))
+        scatter(axis, every, lambda some: (some.comparison.beta, some.comparison.beta_fit_free))
+        fitted, free = (
+            np.array([getattr(some.comparison, name) for some in every]) for name in ("beta", "beta_fit_free")
+        )
         ends = np.array([min(fitted.min(), free.min()) / 2, max(fitted.max(), free.max()) * 2])
         for factor, dashes, label in ((1, "-", "equal"), (10, "--", "ten times")):
             axis.plot(ends, factor * ends, dashes, color="0.6", linewidth=0.7, zorder=0, label=label)

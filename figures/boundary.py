@@ -37,8 +37,8 @@ def draw(results: Path) -> Drawing:
     caption = f"""
         Left: density of the width z_a - z_b of different-class samples, lambda uniform, on Fashion-MNIST (the
         committed samples): networks trained with mixup (alpha = 1) and without, and the closed form and the straight
-        line at the one number fitted to the first of them ({mixed.comparison["beta"]:.0f} and
-        {mixed.comparison["slope"]:.1f}); {100 * beyond:.0f} % of the unmixed network's widths lie beyond the picture.
+        line at the one number fitted to the first of them ({mixed.comparison.beta:.0f} and
+        {mixed.comparison.slope:.1f}); {100 * beyond:.0f} % of the unmixed network's widths lie beyond the picture.
         Middle: density at the decision boundary, samples with |z_a - z_b| < 1/2. Right: slope of the width at lambda
         = 1/2 over that of the straight line between the same-class ends (1 for the line itself). Predictions: for the
         mixup run. Middle and right: {scored_source(every)}
@@ -70,11 +70,11 @@ def _densities(axis: Axes, mixed: Shown, unmixed: Shown) -> None:
         axis.stairs(heights, bins, color=colour, linestyle=dashes)
     K = mixed.logits.shape[1]
     lam = np.linspace(1e-4, 1 - 1e-4, 4001)
-    width = np.asarray(ufm.channel(lam, mixed.comparison["beta"], K).width)
+    width = np.asarray(ufm.channel(lam, mixed.comparison.beta, K).width)
     # Lambda is uniform, so the density of the width is d lambda / d width.
     density = np.gradient(lam, width)
     axis.plot([width[0], *width, width[-1]], [0, *density, 0], color=CLOSED_FORM)
-    slope = mixed.comparison["slope"]
+    slope = mixed.comparison.slope
     axis.plot([-slope, -slope, slope, slope], [0, 1 / (2 * slope), 1 / (2 * slope), 0], "-.", color=RIVAL)
     axis.set(xlabel=WIDTH_LABEL, ylabel="density (per logit)", xlim=(-_REACH, _REACH), ylim=(0, None))
 
@@ -87,7 +87,7 @@ def _dots(axis: Axes, kinds: dict[str, dict[str, Shown]], key: str) -> None:
         ("mixup", "closed form", "_", CLOSED_FORM, -0.15),
         ("mixup", "straight line", "^", RIVAL, -0.15),
     ):
-        values: list[Any] = [some.comparison["boundaries"][name][key] for some in kinds[kind].values()]
+        values: list[Any] = [getattr(some.comparison.boundaries[name], key) for some in kinds[kind].values()]
         marks: dict[str, Any] = {"markersize": 11, "markeredgewidth": 1.6} if marker == "_" else {"markersize": 4.5}
         face = "none" if marker == "^" else colour
         axis.plot(place + shift, values, marker, color=colour, markerfacecolor=face, **marks)

@@ -46,7 +46,7 @@ def draw(results: Path) -> Drawing:
 def _against_lambda(axis: Axes, mixed: Shown, unmixed: Shown) -> None:
     K = mixed.logits.shape[1]
     axis.plot(_GRID, np.maximum(_GRID, 1 - _GRID), ":", color="0.5", label="label")
-    predicted = ufm.confidence(_GRID, mixed.comparison["beta"], K)
+    predicted = ufm.confidence(_GRID, mixed.comparison.beta, K)
     axis.plot(_GRID, predicted, color=CLOSED_FORM, label="closed form")
     for some, marker, colour, face, label in (
         (mixed, "o", NETWORK, NETWORK, "network, mixup"),
@@ -59,8 +59,8 @@ def _against_lambda(axis: Axes, mixed: Shown, unmixed: Shown) -> None:
 
 def _against_accuracy(axis: Axes, every: list[Shown]) -> None:
     def test(some: Shown) -> tuple[float, float]:
-        before = some.calibration["test"]["before"]
-        return before["accuracy"], before["confidence"]
+        before = some.calibration.test.before
+        return before.accuracy, before.confidence
 
     _scatter(axis, every, test)
     axis.set(xlabel="accuracy on test images", ylabel="mean confidence on test images")
@@ -70,9 +70,14 @@ def _predicted(axis: Axes, every: list[Shown]) -> None:
     _scatter(
         axis,
         every,
-        lambda some: (some.calibration["predicted"]["confidence"], some.calibration["test"]["before"]["confidence"]),
+        lambda some: (_predicted_confidence(some), some.calibration.test.before.confidence),
     )
     axis.set(xlabel="predicted confidence on unmixed images")
+
+
+def _predicted_confidence(some: Shown) -> float:
+    predicted = some.calibration.predicted
+    return np.nan if predicted is None else predicted.confidence
 
 
 def _scatter(axis: Axes, every: list[Shown], point: Callable[[Shown], tuple[float, float]]) -> None:

@@ -39,7 +39,7 @@ def draw(results: Path) -> Drawing:
             right.plot(lam, shape.depth, **look)
             right.plot(lam, shape.depth_asymptotic, color=PALETTE[i], linewidth=0.5)
         for marker, (name, title) in zip(MARKERS, _RUNS.items(), strict=False):
-            curve, beta = shown[name].curve("network"), shown[name].comparison["beta"]
+            curve, beta = shown[name].curve("network"), shown[name].comparison.beta
             own = ufm.channel(lam, beta, _K)
             for axis, quantity in ((left, "width"), (right, "depth")):
                 band = getattr(curve, f"{quantity}_band")

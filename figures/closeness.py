@@ -50,22 +50,21 @@ _FILLS: dict[str, Any] = {"CNN": "full", "ResNet-18": "none", "ViT": "bottom"}
 
 
 def _loss(some: Shown) -> float:
-    return some.result.run.history[-1]["loss"]
+    return some.record.history[-1]["loss"]
 
 
 def _lead(some: Shown) -> float:
-    closed, line = (some.result.score(name) or {} for name in ("closed form", "straight line"))
-    return closed["r2"] - line["r2"]
+    return some.comparison.score("closed form").r2 - some.comparison.score("straight line").r2
 
 
 def _width(some: Shown) -> float:
-    points = some.comparison["points"]
-    return points["network"]["width"][-1] / points["closed form"]["width"][-1]
+    points = some.comparison.points
+    return points["network"].width[-1] / points["closed form"].width[-1]
 
 
 def _beta(some: Shown) -> float:
-    free = some.comparison["beta_fit_free"]
-    return np.nan if free is None else free / some.comparison["beta"]
+    free = some.comparison.beta_fit_free
+    return np.nan if free is None else free / some.comparison.beta
 
 
 _MEASURES = (

@@ -11,7 +11,7 @@ def draw(results: Path) -> Drawing:
     """Return the measures against the epoch, a line per data set and way of training."""
     mixed, unmixed = (main_networks(results, kind) for kind in ("mixup", "none"))
     figure = convergence_figure(
-        *({title: some.result.run.history for title, some in networks.items()} for networks in (mixed, unmixed)),
+        *({title: some.record.history for title, some in networks.items()} for networks in (mixed, unmixed)),
         kinds=("mixup", "not mixed"),
     )
     names = ", ".join(some.name for networks in (mixed, unmixed) for some in networks.values())

@@ -23,7 +23,8 @@ def draw(results: Path) -> Drawing:
             layers = shown.layers
             depth = np.arange(1, len(layers) + 1) / len(layers)
             line, channel, interpolation = (
-                np.array([layer[key] for layer in layers], float) for key in ("line", "channel", "interpolation")
+                np.array([getattr(layer, key) for layer in layers], float)
+                for key in ("line", "channel", "interpolation")
             )
             label = f"{shown.data}, {shown.architecture}" + (", not mixed" if shown.kind == "none" else "")
             for axis, values in zip(axes, (interpolation, channel, channel - line), strict=True):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from figures.drawing import Drawing, script
 from figures.networks import CLASSES, network
@@ -18,11 +17,8 @@ def draw(results: Path) -> Drawing:
     titles = []
     for name in _RUNS:
         shown = network(results, name)
-        layers = [layer["name"] for layer in shown.layers]
-        path = results / "networks" / name / "layers.safetensors"
-        if not path.is_file():
-            raise ValueError(f"results: got no {str(path)!r}, expected one as experiments.compare writes it")
-        arrays = load_file(path)
+        layers = [layer.name for layer in shown.layers]
+        arrays = shown.record.layer_planes
         depths = (layers[0], layers[(len(layers) - 1) // 2], layers[-2], layers[-1])
         panels += [_panel(layer, arrays) for layer in depths]
         titles.append(f"{shown.data}, {shown.architecture}")

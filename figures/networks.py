@@ -4,16 +4,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 
 import ufm
-from experiments.summary import Result, read_result
 from ufm.plotting import MARKERS, PALETTE, PlanarPanel, planar_panel
-from ufm.runs.stored import structure
+from ufm.runs.record import CalibrationRecord, Layer, RunRecord, read_record
 
 # The main runs of each data set are called <key>-mixup, -none, -mse and -etf.
 DATA = {"digits": "digits", "mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
@@ -31,56 +29,58 @@ PROJECTION = (
 
 @dataclass(frozen=True)
 class Shown:
-    """A committed network: its results, and its samples."""
+    """A committed network: its record, and its samples."""
 
-    result: Result
+    record: RunRecord
 
     @property
     def name(self) -> str:
         """The run's name."""
-        return self.result.run.name
+        return self.record.name
 
     @property
-    def comparison(self) -> dict[str, Any]:
+    def comparison(self) -> ufm.Comparison:
         """The comparison in eval mode."""
-        return self.result.mode("eval")
+        return self.record.comparisons["eval"]
 
     @property
-    def calibration(self) -> dict[str, Any]:
+    def calibration(self) -> CalibrationRecord:
         """Calibration on test images, and confidence against lambda."""
-        return self.result.calibration
+        if self.record.calibration is None:
+            raise ValueError(f"results: got {self.name!r} without calibration, expected one")
+        return self.record.calibration
 
     @property
     def kind(self) -> str:
         """mixup, none, mse or etf."""
-        config = self.result.run.config
-        if config.network.etf_multiplier is not None:
+        training = self.record.training
+        if training.fixed_etf:
             return "etf"
-        if config.loss == "mean_squared_error":
-            return "mse"
-        return config.mixing.kind
+        return "mse" if training.loss == "mean_squared_error" else training.mixing
 
     @property
     def data(self) -> str:
         """The data set's name in print."""
-        name = self.result.run.config.data
+        name = self.record.training.data
         return _IN_PRINT.get(name, name)
 
     @property
     def architecture(self) -> str:
         """The architecture's name in print."""
-        return ARCHITECTURES[self.result.run.config.network.architecture]
+        return ARCHITECTURES[self.record.training.architecture]
 
     @property
     def activations(self) -> ufm.Activations:
         """The committed samples of mixed training images in eval mode, in the classifier's row space."""
-        return ufm.load(self.result.run.folder / "summary.safetensors")
+        if self.record.samples is None:
+            raise ValueError(f"results: got {self.name!r} without samples, expected some")
+        return self.record.samples
 
     @property
-    def layers(self) -> list[dict[str, Any]]:
+    def layers(self) -> list[Layer]:
         """The comparison's layers, first to last, without a last stage that is the features themselves."""
-        layers = self.result.comparison["layers"]
-        same = all(layers[-1][key] == layers[-2][key] for key in ("line", "channel", "interpolation"))
+        layers = list(self.record.layers)
+        same = all(getattr(layers[-1], key) == getattr(layers[-2], key) for key in ("line", "channel", "interpolation"))
         return [*layers[:-2], layers[-1]] if same else layers
 
     @property
@@ -92,7 +92,7 @@ class Shown:
 
     def curve(self, name: str) -> ufm.ChannelCurve:
         """Return one of the comparison's channel curves."""
-        return structure(ufm.ChannelCurve, self.comparison["curves"][name], name)
+        return self.comparison.curves[name]
 
     def panel(self, title: str) -> PlanarPanel:
         """Return the samples of the first three classes in the plane of their classifier rows."""
@@ -108,8 +108,8 @@ def network(results: Path, name: str) -> Shown:
 
 
 @cache
-def _read(folder: Path) -> Result:
-    return read_result(folder)
+def _read(folder: Path) -> RunRecord:
+    return read_record(folder)
 
 
 def main_networks(results: Path, kind: str) -> dict[str, Shown]:
@@ -133,12 +133,11 @@ def source(networks: Iterable[Shown], which: str) -> str:
     which: what is shown of each run's samples, as in "3,000 committed samples".
     """
     every = list(networks)
-    runs = [some.result.run for some in every]
     seeds, drawn = (
         " and ".join(dict.fromkeys(values))
         for values in (
-            [str(run.config.seed) for run in runs],
-            [some.result.comparison["recordings"]["eval"]["seed"] for some in every],
+            [str(some.record.training.seed) for some in every],
+            [some.record.recordings["eval"]["seed"] for some in every],
         )
     )
     notes = ["CIFAR-10 re-encoded as JPEG"] if any(some.data == "CIFAR-10" for some in every) else []
@@ -146,7 +145,7 @@ def source(networks: Iterable[Shown], which: str) -> str:
     words = "".join(f" ({note})" for note in [", ".join(notes)] if note)
     return (
         f"Data: {which}, mixed training images{words}, eval mode, trained with seed {seeds}, pairs and lambda drawn "
-        f"with seed {drawn}; runs {', '.join(dict.fromkeys(run.name for run in runs))}."
+        f"with seed {drawn}; runs {', '.join(dict.fromkeys(some.name for some in every))}."
     )
 
 
@@ -163,7 +162,7 @@ def planar_source(networks: Iterable[Shown]) -> str:
 def scored_source(networks: Iterable[Shown]) -> str:
     """Return these words for figures of a comparison, which are those of the half that nothing was fitted to."""
     every = list(networks)
-    return source(every, f"{span([some.comparison['samples'] for some in every])} samples a run, the scored half")
+    return source(every, f"{span([some.comparison.samples for some in every])} samples a run, the scored half")
 
 
 def span(counts: Sequence[int]) -> str:

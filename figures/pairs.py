@@ -13,7 +13,7 @@ _RUN = "fashion-mixup"
 def draw(results: Path) -> Drawing:
     """Return the pair plot of all ten classes of Fashion-MNIST."""
     shown = network(results, _RUN)
-    some, beta = shown.activations, shown.comparison["beta"]
+    some, beta = shown.activations, shown.comparison.beta
     closed = ufm.prox_logsumexp(some.labels.double(), beta).logits
     columns = some.class_a, some.class_b, some.lam
     figure = pair_figure(

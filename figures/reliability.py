@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import ufm
 from figures.drawing import Drawing, script
 from figures.networks import DATA, Shown, main_networks
 from ufm.plotting import ReliabilityPanel, reliability_figure
-from ufm.runs.stored import structure
 
 
 def draw(results: Path) -> Drawing:
@@ -27,14 +25,13 @@ def draw(results: Path) -> Drawing:
 
 
 def _panel(title: str, some: Shown) -> ReliabilityPanel:
-    test = some.calibration["test"]
-    before, after = (structure(ufm.ReliabilityCurve, test[when]["curve"], when) for when in ("before", "after"))
+    test = some.calibration.test
     note = (
-        f"acc {100 * test['before']['accuracy']:.1f} %\n"
-        f"ECE {test['before']['ece']:.3f} → {test['after']['ece']:.3f}\n"
-        f"T = {test['temperature']:.2f}"
+        f"acc {100 * test.before.accuracy:.1f} %\n"
+        f"ECE {test.before.ece:.3f} → {test.after.ece:.3f}\n"
+        f"T = {test.temperature:.2f}"
     )
-    return ReliabilityPanel(title, before, after, note)
+    return ReliabilityPanel(title, test.before.curve, test.after.curve, note)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
 """How a network is trained: a typed configuration, and its form on disk."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
-
-import cattrs
 
 from experiments.data import DATA_SETS
 from experiments.mixing import Mixing
 from experiments.networks import NetworkConfig
 from ufm._support.arrays import check_choice, check_integer, check_number
+from ufm._support.structuring import strict_converter, structure
 from ufm.labels.laws import CutMix, Law, Unmixed
 from ufm.labels.laws import Mixup as MixupLaw
 from ufm.losses import LOSSES
+from ufm.runs.record import Training
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,20 @@ class TrainConfig:
         penalised = optimiser.name == "sgd" and optimiser.weight_decay > 0 and self.network.etf_multiplier is None
         return optimiser.weight_decay if penalised and self.loss == "cross_entropy" else None
 
+    def training(self) -> Training:
+        """Return what the record of a run says of its training."""
+        return Training(
+            mixing=self.mixing.kind,
+            alpha=None if self.mixing.kind == "none" else self.mixing.alpha,
+            loss=self.loss,
+            fixed_etf=self.network.etf_multiplier is not None,
+            classifier_decay=self.classifier_decay,
+            data=self.data,
+            architecture=self.network.architecture,
+            epochs=self.epochs,
+            seed=self.seed,
+        )
+
     def law(self, num_classes: int) -> Law:
         """Return the law of the training labels."""
         if self.mixing.kind == "none":
@@ -121,22 +134,7 @@ class TrainConfig:
         return Mixing(alpha=1.0) if self.mixing.kind == "none" else self.mixing
 
 
-_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
-
-
-def _exactly(*kinds: type) -> Callable[[Any, type], Any]:
-    """Return a hook that takes values of these types only, where cattrs would make 2 of 2.7 and True of "false"."""
-
-    def structure(value: Any, kind: type) -> Any:
-        if type(value) not in kinds:
-            raise ValueError(f"got {value!r}, expected {' or '.join(each.__name__ for each in kinds)}")
-        return kind(value)
-
-    return structure
-
-
-for _kinds in ((bool,), (int,), (float, int), (str,)):
-    _CONVERTER.register_structure_hook(_kinds[0], _exactly(*_kinds))
+_CONVERTER = strict_converter()
 
 
 def to_plain(config: TrainConfig) -> dict[str, Any]:
@@ -149,12 +147,6 @@ def from_plain(value: Any) -> TrainConfig:
     if not isinstance(value, dict):
         raise ValueError(f"config: got {type(value).__name__}, expected a table of fields")
     try:
-        return _CONVERTER.structure(value, TrainConfig)
-    except cattrs.BaseValidationError as error:
-        reasons = "; ".join(cattrs.transform_error(error, format_exception=_reason))
-        raise ValueError(f"config: got a configuration that does not fit ({reasons})") from error
-
-
-def _reason(error: BaseException, kind: type | None) -> str:
-    said = str(error) if isinstance(error, ValueError) else ""
-    return said or cattrs.v.format_exception(error, kind)
+        return structure(_CONVERTER, value, TrainConfig)
+    except ValueError as error:
+        raise ValueError(f"config: got a configuration that does not fit ({error})") from error

@@ -19,11 +19,12 @@ from experiments.mixing import Pairs, epoch_pairs, flip_and_crop, mix_images
 from experiments.networks import Network, build_network
 from experiments.training.checkpoint import NAME, State, restore_checkpoint, save_checkpoint
 from experiments.training.config import OptimiserConfig, TrainConfig, to_plain
-from experiments.training.measures import measure
+from experiments.training.monitoring import measure
 from experiments.training.processes import Processes, join, local_device, share_statistics
 from ufm._support.arrays import check_integer
-from ufm._support.files import atomic_path, to_json, write_json
+from ufm._support.files import to_json
 from ufm._support.progress import progress_bar
+from ufm.runs.record import RunRecord, read_record, write_history, write_record
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def train(
 ) -> TrainResult:
     """Train, or go on training, the network whose run is kept in the folder `out`.
 
-    The folder gets config.json, metrics.jsonl (a line an epoch) and checkpoint.safetensors; all are complete whenever
+    The folder gets run.json, metrics.jsonl (a line an epoch) and checkpoint.safetensors; all are complete whenever
     the process is killed, and the same call then goes on from the last epoch in the checkpoint. Under torchrun the
     processes share every batch, with BatchNorm's statistics taken over all of them; the first one writes.
 
@@ -82,16 +83,14 @@ def train(
         raise ValueError(f"out: got {str(out)!r}, expected a folder with one checkpoint that all processes see")
     end = config.epochs if stop_after is None else min(stop_after, config.epochs)
     if processes.rank == 0:
-        if end > len(history):
-            session = {
-                "from_epoch": len(history),
-                "device": _device_name(target),
-                "processes": processes.count,
-                "threads": torch.get_num_threads(),
-                "compiled": compiled,
-            }
-            _write_config(out, identity, session)
-        _write_metrics(out, history)
+        session = {
+            "from_epoch": len(history),
+            "device": _device_name(target),
+            "processes": processes.count,
+            "threads": torch.get_num_threads(),
+            "compiled": compiled,
+        }
+        _begin_record(out, config, data.num_classes, identity, history, session if end > len(history) else None)
 
     loop = _Loop(config, data, state, processes, _runner(network, processes, target, compiled), target)
     show = progress and processes.rank == 0
@@ -105,7 +104,7 @@ def train(
                 if (epoch + 1) % config.measure_every == 0 or epoch + 1 == config.epochs:
                     figures |= measure(network, config, data)
                 save_checkpoint(out / NAME, identity, state, history)
-                _write_metrics(out, history)
+                write_history(history, out)
             shown = {name: f"{figures[name]:.4g}" for name in ("loss", "test_accuracy") if name in figures}
             bar.set_postfix(shown, refresh=False)
             bar.update()
@@ -220,14 +219,24 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _write_config(out: Path, identity: dict[str, Any], session: dict[str, Any]) -> None:
-    """Write what is trained, and on what: `session` is added to those that brought the run to its first epoch."""
+def _begin_record(
+    out: Path,
+    config: TrainConfig,
+    num_classes: int,
+    identity: dict[str, Any],
+    history: list[dict[str, Any]],
+    session: dict[str, Any] | None,
+) -> None:
+    """Write what is trained, and on what: `session` is added to those that brought the run to its first epoch.
+
+    Without a session nothing is to be trained, and a record that fits the checkpoint stays, comparisons included.
+    """
     sessions: list[dict[str, Any]] = []
-    if session["from_epoch"]:
-        sessions = json.loads((out / "config.json").read_text(encoding="utf-8")).get("sessions", [])
-    write_json(out / "config.json", {**identity, "sessions": [*sessions, session]})
-
-
-def _write_metrics(out: Path, history: list[dict[str, Any]]) -> None:
-    with atomic_path(out / "metrics.jsonl") as temporary:
-        temporary.write_text("".join(to_json(line, indent=None) + "\n" for line in history), encoding="utf-8")
+    if history:
+        earlier = read_record(out)
+        if session is None and list(earlier.history) == json.loads(to_json(history)):
+            return
+        sessions = earlier.configuration.get("sessions", [])
+    sessions = sessions if session is None else [*sessions, session]
+    configuration = {**identity, "sessions": sessions}
+    write_record(RunRecord(out.resolve().name, num_classes, config.training(), configuration, history), out)

@@ -1,6 +1,5 @@
-"""The folder of a training run, read back: configuration, figures, and the trained network."""
+"""A training run, read back from its folder: configuration, figures, and the trained network."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,16 @@ from experiments.data import ImageData, load_data
 from experiments.networks import Network, build_network
 from experiments.training.checkpoint import NAME, load_network
 from experiments.training.config import TrainConfig, from_plain
+from ufm.runs.record import RunRecord, read_record
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run's folder, configuration, and figures of each epoch so far."""
+    """A run's record, its folder, and the configuration that it was trained with."""
 
+    record: RunRecord
     folder: Path
     config: TrainConfig
-    history: list[dict[str, Any]]
 
     @property
     def name(self) -> str:
@@ -25,9 +25,14 @@ class TrainedRun:
         return self.folder.name
 
     @property
+    def history(self) -> list[dict[str, Any]]:
+        """The figures of each epoch so far."""
+        return list(self.record.history)
+
+    @property
     def complete(self) -> bool:
         """Whether the last epoch is done."""
-        return len(self.history) == self.config.epochs
+        return len(self.record.history) == self.config.epochs
 
     def data(self) -> ImageData:
         """Return the data set, cut to the images that the network was trained on."""
@@ -42,12 +47,11 @@ class TrainedRun:
         return network.eval()
 
 
-def read_run(folder: str | Path) -> TrainedRun:
+def trained_run(folder: str | Path) -> TrainedRun:
     """Return the run kept in `folder`; raise ValueError if there is none or its files are damaged."""
     path = Path(folder)
     try:
-        config = from_plain(json.loads((path / "config.json").read_text(encoding="utf-8"))["config"])
-        lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return TrainedRun(path, config, [json.loads(line) for line in lines])
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"run: got {str(path)!r}, expected the folder of a training run ({error!r})") from error
+        record = read_record(path)
+        return TrainedRun(record, path, from_plain(record.configuration.get("config")))
+    except ValueError as error:
+        raise ValueError(f"run: got {str(path)!r}, expected the folder of a training run ({error})") from error

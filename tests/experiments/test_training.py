@@ -23,7 +23,7 @@ from experiments.training import OptimiserConfig, TrainConfig, loop
 from experiments.training.checkpoint import State, load_network, restore_checkpoint, save_checkpoint
 from experiments.training.config import from_plain, to_plain
 from experiments.training.loop import learning_rate, soft_loss
-from experiments.training.measures import logits_of, measure
+from experiments.training.monitoring import logits_of, measure
 from tests.helpers.training import SMALL, arrays, assert_same_end, metrics, small, trained
 
 ROOT = Path(__file__).parents[2]

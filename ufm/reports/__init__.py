@@ -6,7 +6,10 @@ report([read_run("runs/mine")], "made by hand").write("report.html")
 
 from ufm.reports.page import Report, report
 from ufm.runs.claims import Claim, Verdict
-from ufm.runs.network_claims import exact_claims, network_claims
-from ufm.runs.record import Run, demo_run, read_run
+from ufm.runs.compared import read_run
+from ufm.runs.exact_claims import exact_claims
+from ufm.runs.network_claims import network_claims
+from ufm.runs.record import RunRecord as Run
+from ufm.runs.record import structure_record as demo_run
 
 __all__ = ["Claim", "Report", "Run", "Verdict", "demo_run", "exact_claims", "network_claims", "read_run", "report"]

@@ -9,17 +9,18 @@ import jinja2
 import ufm
 from ufm._support.files import atomic_path, to_json
 from ufm.reports.pictures import CLASSES, Picture, draw
-from ufm.reports.tables import Table, accuracy_of, mode_words, number, overview, run_tables
-from ufm.runs.claims import LIVE, Claim, Verdict, count, families
-from ufm.runs.network_claims import exact_claims, network_claims
-from ufm.runs.record import Run
+from ufm.reports.tables import Table, accuracy_of, number, overview, run_tables
+from ufm.runs.claims import Claim, Verdict, count, families
+from ufm.runs.exact_claims import LIVE, exact_claims
+from ufm.runs.network_claims import network_claims
+from ufm.runs.record import RunRecord, mode_words
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
     """What the page says of one run: claims in the run's own mode and in others, pictures, tables, configuration."""
 
-    run: Run
+    run: RunRecord
     exact: list[Claim]
     claims: list[Claim]
     others: list[Claim]
@@ -50,7 +51,15 @@ class Section:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """A report on one or more runs. command: that makes it, shown on the page."""
+    """A report on one or more runs; made by `report`.
+
+    Attributes
+    ----------
+    sections : list of Section
+        One per run.
+    command : str
+        That makes the report; shown on the page.
+    """
 
     sections: list[Section]
     command: str
@@ -87,7 +96,7 @@ class Report:
             solves=LIVE if any(section.run.checks is None for section in self.sections) else "",
             verdicts=verdicts,
             matrix=claim_matrix(self.sections) if len(self.sections) > 1 else None,
-            overview=overview([section.run for section in self.sections]),
+            overview=overview([section.run for section in self.sections], training=True),
             version=ufm.__version__,
         )
 
@@ -98,21 +107,32 @@ class Report:
         return Path(path)
 
 
-def report(runs: Sequence[Run], command: str, *, classes: tuple[int, int, int] = CLASSES) -> Report:
-    """Return the report on these runs. classes: of the planar picture, three of 0..K-1.
+def report(runs: Sequence[RunRecord], command: str, *, classes: tuple[int, int, int] = CLASSES) -> Report:
+    """Return the report on these runs.
 
-    Raises ValueError if there is no run, or one has no such classes.
+    Parameters
+    ----------
+    runs : sequence of RunRecord
+        At least one.
+    command : str
+        That makes the report; shown on the page.
+    classes : tuple of int
+        Three of 0..K-1, of the planar picture.
+
+    Raises
+    ------
+    ValueError
+        If there is no run, or one has no such classes.
     """
     if not runs:
         raise ValueError("runs: got none, expected at least one")
-    # A run whose number of classes is not known has none to draw.
-    K = min((run.num_classes for run in runs if run.num_classes is not None), default=3)
+    K = min(run.num_classes for run in runs)
     if classes != CLASSES and (len(set(classes)) != 3 or not all(0 <= k < K for k in classes)):
         raise ValueError(f"classes: got {classes}, expected three different ones in 0..{K - 1}")
     return Report([_section(run, classes) for run in runs], command)
 
 
-def _section(run: Run, classes: tuple[int, int, int]) -> Section:
+def _section(run: RunRecord, classes: tuple[int, int, int]) -> Section:
     claims = network_claims(run)
     own = [claim for claim in claims if claim.mode == run.mode]
     others = [claim for claim in claims if claim.mode != run.mode]

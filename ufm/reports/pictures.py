@@ -19,13 +19,18 @@ from ufm.networks.comparison import Comparison
 from ufm.networks.predictions import Head, centred, closed_form
 from ufm.plotting import Line, PairPanel, PlanarPanel, ReliabilityPanel
 from ufm.prox import prox_logsumexp
-from ufm.reports.tables import mode_words
-from ufm.runs.record import Run
+from ufm.runs.record import RunRecord, mode_words
 from ufm.solvers import solve
 from ufm.solvers.problem import UFM
 from ufm.theory.features import fixed_classifier
 
 CLASSES = (0, 1, 2)
+_PANELS = {
+    "closed_form": "closed form",
+    "solver": "direct solver",
+    "network_train": "network, train mode",
+    "network_eval": "network, eval mode",
+}
 _PLANAR_SAMPLES = 1500
 _PAIR_SAMPLES = 1000
 _PAIR_CLASSES = 12
@@ -56,7 +61,7 @@ class Picture:
             self.figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
 
 
-def draw(run: Run, classes: tuple[int, int, int] = CLASSES) -> list[Picture]:
+def draw(run: RunRecord, classes: tuple[int, int, int] = CLASSES) -> list[Picture]:
     """Return every picture for which the run has the numbers; one that cannot be drawn says why."""
     made = [picture(run) for picture in (_channel, _confidence)]
     if run.samples is not None or run.planar:
@@ -82,7 +87,7 @@ def _picture(name: str, make: Callable[[], Figure], alt: str, caption: str) -> P
     return Picture(name, figure, buffer.getvalue(), alt, caption)
 
 
-def _source(run: Run) -> str:
+def _source(run: RunRecord) -> str:
     said = run.recordings.get(run.mode, {})
     words = [said.get("data"), mode_words(run.mode)]
     words += [f"recording seed {said['seed']}"] if "seed" in said else []
@@ -128,9 +133,24 @@ def ideal_features(
     }
 
 
-def _planar(run: Run, classes: tuple[int, int, int]) -> Picture:
+def stored_panels(run: RunRecord) -> list[PlanarPanel]:
+    """Return the panels of classes 0, 1 and 2 that a demo stored; raise ValueError if they do not fit together."""
+    arrays = run.planar
+    if not arrays:
+        return []
+    try:
+        a, b, lam = (arrays[name] for name in ("class_a", "class_b", "lam"))
+        return [
+            plotting.projected_panel(title, arrays[f"{name}.rows"], arrays[f"{name}.points"], a, b, lam)
+            for name, title in _PANELS.items()
+        ]
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"runs: got {run.name!r} with other points than those of a demo ({error!r})") from error
+
+
+def _planar(run: RunRecord, classes: tuple[int, int, int]) -> Picture:
     def make() -> Figure:
-        panels = run.planar if classes == CLASSES else ()
+        panels = stored_panels(run) if classes == CLASSES else []
         if not panels and run.samples is not None:
             panels = planar_panels(run.samples, run.comparison, classes)
         return plotting.planar_figure(panels, tuple(map(str, classes)))
@@ -148,11 +168,9 @@ def _planar(run: Run, classes: tuple[int, int, int]) -> Picture:
     )
 
 
-def _lines(run: Run) -> list[Line]:
+def _lines(run: RunRecord) -> list[Line]:
     """Return closed form and straight line at their fitted parameters, on a fine grid of lambda."""
     K, comparison = run.num_classes, run.comparison
-    if K is None:
-        return []
     lam = np.linspace(0.002, 0.998, 499)
     first = torch.zeros(len(lam), dtype=torch.long)
     labels = pair_labels(first, first + 1, torch.from_numpy(lam), K).numpy()
@@ -175,7 +193,7 @@ def _line(label: str, lam: np.ndarray, logits: np.ndarray, colour: str, dashes: 
     return Line(label, lam, za - zb, (za + zb) / 2 - z0, 1 / likely.sum(1), colour, dashes)
 
 
-def _channel(run: Run) -> Picture:
+def _channel(run: RunRecord) -> Picture:
     curves = run.comparison.curves
     return _picture(
         "channel",
@@ -187,7 +205,7 @@ def _channel(run: Run) -> Picture:
     )
 
 
-def _confidence(run: Run) -> Picture:
+def _confidence(run: RunRecord) -> Picture:
     curves = run.comparison.curves
     return _picture(
         "confidence",
@@ -198,7 +216,7 @@ def _confidence(run: Run) -> Picture:
     )
 
 
-def _pairs(run: Run, some: Activations) -> Picture:
+def _pairs(run: RunRecord, some: Activations) -> Picture:
     def make() -> Figure:
         few = slice(_PAIR_SAMPLES)
         columns = (some.class_a[few], some.class_b[few], some.lam[few])
@@ -218,7 +236,7 @@ def _pairs(run: Run, some: Activations) -> Picture:
     )
 
 
-def _reliability(run: Run) -> Picture:
+def _reliability(run: RunRecord) -> Picture:
     assert run.calibration is not None
     test = run.calibration.test
     note = f"ECE {test.before.ece:.3f} → {test.after.ece:.3f}\nT = {test.temperature:.2f}"
@@ -232,7 +250,7 @@ def _reliability(run: Run) -> Picture:
     )
 
 
-def _convergence(run: Run) -> Picture:
+def _convergence(run: RunRecord) -> Picture:
     return _picture(
         "convergence",
         lambda: plotting.convergence_figure({"network": run.history}),

@@ -4,13 +4,13 @@ What is expected depends on the training: under mixup with cross entropy the clo
 a straight line in the label, whose closed form that is; without mixing, the theory says nothing of mixed inputs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
-from ufm.runs.claims import Claim, small_law, solver_claim, verified
-from ufm.runs.record import Run
-from ufm.reports.tables import mode_words
+from ufm.runs.claims import Claim, ClaimKind
+from ufm.runs.record import RunRecord, mode_words
 
 # Bins in which theory and network are compared: beyond 0.9 the mean of a steep curve over a wide bin says little.
 _LAMBDA_RANGE = (0.1, 0.9)
@@ -21,47 +21,62 @@ _RELATIVE_ERROR, _PROBABILITY_ERROR, _FACTOR = 0.2, 0.05, 3.0
 _TIE, _GAIN = 0.01, 0.05
 
 
-def exact_claims(run: Run) -> list[Claim]:
-    """Return the claims of closed form against direct solver that hold for every run or make the report fail.
+Claims = Callable[[RunRecord, str], Iterable[Claim]]
 
-    Those that were stored; else those of a small model with the run's law and loss, solved here and now, and of the
-    solves on the network's own targets.
+_REGISTERED: list[Claims] = []
+
+
+def register_claims(claims: Claims) -> None:
+    """Have further claims made of every run, for the rest of the process.
+
+    Parameters
+    ----------
+    claims : callable
+        Takes a `RunRecord` and a mode, and returns claims.
+
+    Raises
+    ------
+    ValueError
+        If `claims` cannot be called.
     """
-    if run.checks is not None:
-        return list(run.checks)
-    training = run.training
-    law = small_law(training.mixing, training.alpha, run.num_classes)
-    own = [solver_claim(run.name, mode, run.comparisons[mode]) for mode in run.modes]
-    return [*verified(law, training.loss), *own]
+    if not callable(claims):
+        raise ValueError(f"claims: got {type(claims).__name__}, expected a function of a run and a mode")
+    if claims not in _REGISTERED:
+        _REGISTERED.append(claims)
 
 
-def network_claims(run: Run) -> list[Claim]:
+def network_claims(run: RunRecord) -> list[Claim]:
     """Return the claims of theory against network, which are reported as they come out: the run's own mode first."""
-    claims = [*_same_class(run, run.mode), *_different_class(run, run.mode), *_layers(run), *_calibration(run)]
-    for mode in run.modes[1:]:
+    first, *others = run.modes
+    claims = [*_same_class(run, first), *_different_class(run, first), *_layers(run), *_calibration(run)]
+    for mode in others:
         claims += [*_same_class(run, mode), *_different_class(run, mode)]
-    return claims
+    return claims + [claim for further in _REGISTERED for mode in run.modes for claim in further(run, mode)]
 
 
-def evidence(run: Run, mode: str) -> str:
+def evidence(run: RunRecord, mode: str) -> str:
     """Return on which samples the figures of a mode rest, in words."""
     said, scored = run.recordings.get(mode, {}), run.comparisons[mode].samples
     which = f"{scored} of {said['samples']}" if "samples" in said else f"{scored}"
     return _sentence(run, mode, f"{which} samples, the other half fitted one number")
 
 
-def _sentence(run: Run, mode: str, samples: str) -> str:
+def _sentence(run: RunRecord, mode: str, samples: str) -> str:
     said = run.recordings.get(mode, {})
     seed = f"seed {said['seed']}" if "seed" in said else ""
     return ", ".join(word for word in (samples, said.get("data", ""), mode_words(mode), seed, "one run") if word)
 
 
-def _same_class(run: Run, mode: str) -> Iterator[Claim]:
+def _claim(kind: ClaimKind, **fields: Any) -> Claim:
+    return Claim(name=str(kind), kind=kind, **fields)
+
+
+def _same_class(run: RunRecord, mode: str) -> Iterator[Claim]:
     comparison = run.comparisons[mode]
     rests = evidence(run, mode)
     if mode == run.mode:
-        yield Claim(
-            name="classifier: simplex ETF",
+        yield _claim(
+            ClaimKind.CLASSIFIER_ETF,
             statement="The classifier is a simplex ETF: relative distance to the nearest one",
             measured=comparison.etf_error,
             relation="<=",
@@ -73,24 +88,24 @@ def _same_class(run: Run, mode: str) -> Iterator[Claim]:
     collapse, said = comparison.collapse, run.recordings.get(mode, {})
     all_same = _sentence(run, mode, f"the same-class ones of {said.get('samples', 'all')} samples")
     missing = "a class has no same-class samples" if collapse is None else None
-    for name, statement, measured in (
-        ("NC1", "Features of one class vary little: NC1", collapse and collapse.nc1),
-        ("NC2", "Class means of same-class features form a simplex ETF: NC2", collapse and collapse.nc2),
-        ("NC3", "Class means of same-class features align with the classifier: NC3", collapse and collapse.nc3),
+    for kind, statement, measured in (
+        (ClaimKind.NC1, "Features of one class vary little: NC1", collapse and collapse.nc1),
+        (ClaimKind.NC2, "Class means of same-class features form a simplex ETF: NC2", collapse and collapse.nc2),
+        (ClaimKind.NC3, "Class means of same-class features align with the classifier: NC3", collapse and collapse.nc3),
     ):
-        yield Claim(
-            f"same class: {name}",
-            statement,
-            measured,
-            "<=",
-            _TENTH,
+        yield _claim(
+            kind,
+            statement=statement,
+            measured=measured,
+            relation="<=",
+            threshold=_TENTH,
             evidence=all_same,
             mode=mode,
             reason=missing,
         )
     score = comparison.score(run.training.predicted_by)
-    yield Claim(
-        name="same class: angle to the classifier's row",
+    yield _claim(
+        ClaimKind.SAME_CLASS_ANGLE,
         statement="Same-class features point along their class's row: mean angle to the nearest ETF's, in degrees",
         measured=score.angle_same,
         relation="<=",
@@ -101,7 +116,7 @@ def _same_class(run: Run, mode: str) -> Iterator[Claim]:
     )
 
 
-def _different_class(run: Run, mode: str) -> Iterator[Claim]:
+def _different_class(run: RunRecord, mode: str) -> Iterator[Claim]:
     training, comparison = run.training, run.comparisons[mode]
     rests, theory = evidence(run, mode), training.predicted_by
     unmixed = None if training.mixed else "trained without mixing, where the theory says nothing of mixed inputs"
@@ -109,8 +124,8 @@ def _different_class(run: Run, mode: str) -> Iterator[Claim]:
     bent = comparison.score("closed form")
     what = "the closed form (the channel)" if theory == "closed form" else "the squared error's closed form (a line)"
     fit = f"β = {comparison.beta:.3g}" + (", at the end of the range searched" if comparison.beta_at_edge else "")
-    yield Claim(
-        name="different class: R² of the closed form",
+    yield _claim(
+        ClaimKind.CLOSED_FORM_R2,
         statement=f"Different-class logits follow {what}: R² of the means per class pair and λ bin",
         measured=score.r2_binned,
         relation=">=",
@@ -121,8 +136,8 @@ def _different_class(run: Run, mode: str) -> Iterator[Claim]:
         reason=unmixed,
     )
     yield from _rival(run, mode, rests)
-    yield Claim(
-        name="different class: angle to the closed form",
+    yield _claim(
+        ClaimKind.DIFFERENT_CLASS_ANGLE,
         statement=f"Different-class features point where {what} says: mean angle, in degrees",
         measured=score.angle_mixed,
         relation="<=",
@@ -132,14 +147,25 @@ def _different_class(run: Run, mode: str) -> Iterator[Claim]:
         mode=mode,
         reason=unmixed,
     )
-    for quantity, statement, limit, relative in (
-        ("width", "The channel's width across the decision boundary is as predicted", _RELATIVE_ERROR, True),
-        ("depth", "The channel's depth along the decision boundary is as predicted", _RELATIVE_ERROR, True),
-        ("confidence", "Confidence on mixed inputs is as predicted", _PROBABILITY_ERROR, False),
+    for kind, quantity, statement, limit in (
+        (
+            ClaimKind.WIDTH,
+            "width",
+            "The channel's width across the decision boundary is as predicted",
+            _RELATIVE_ERROR,
+        ),
+        (
+            ClaimKind.DEPTH,
+            "depth",
+            "The channel's depth along the decision boundary is as predicted",
+            _RELATIVE_ERROR,
+        ),
+        (ClaimKind.CONFIDENCE, "confidence", "Confidence on mixed inputs is as predicted", _PROBABILITY_ERROR),
     ):
+        relative = kind is not ClaimKind.CONFIDENCE
         error = _curve_error(run, mode, quantity, relative)
-        yield Claim(
-            name=f"channel: {quantity}" if relative else "confidence against λ",
+        yield _claim(
+            kind,
             statement=f"{statement}: mean error{' over mean' if relative else ''} for λ in (0.1, 0.9)",
             measured=error,
             relation="<=",
@@ -151,7 +177,7 @@ def _different_class(run: Run, mode: str) -> Iterator[Claim]:
     yield _fit_free(run, mode, rests, unmixed)
 
 
-def _rival(run: Run, mode: str, rests: str) -> Iterator[Claim]:
+def _rival(run: RunRecord, mode: str, rests: str) -> Iterator[Claim]:
     """Yield whether convex combinations of the class means explain mixed inputs better or worse, as is expected."""
     training, comparison = run.training, run.comparisons[mode]
     bent, line = comparison.score("closed form"), comparison.score("straight line")
@@ -170,10 +196,13 @@ def _rival(run: Run, mode: str, rests: str) -> Iterator[Claim]:
             "Mixed inputs are no convex combinations of class means: R² of the closed form less that of the straight "
             "line"
         )
-    for which, key in (("per sample", "r2_mixed"), ("per pair and λ bin", "r2_binned")):
+    for kind, which, key in (
+        (ClaimKind.AHEAD_PER_SAMPLE, "per sample", "r2_mixed"),
+        (ClaimKind.AHEAD_BINNED, "per pair and λ bin", "r2_binned"),
+    ):
         curved, straight = getattr(bent, key), getattr(line, key)
-        yield Claim(
-            name=f"the expected one is ahead, {which}",
+        yield _claim(
+            kind,
             statement=f"{statement}, {which}",
             measured=sign * (curved - straight),
             relation=">=",
@@ -184,7 +213,7 @@ def _rival(run: Run, mode: str, rests: str) -> Iterator[Claim]:
         )
 
 
-def _fit_free(run: Run, mode: str, rests: str, unmixed: str | None) -> Claim:
+def _fit_free(run: RunRecord, mode: str, rests: str, unmixed: str | None) -> Claim:
     comparison = run.comparisons[mode]
     free, fitted = comparison.beta_fit_free, comparison.beta
     reason = unmixed
@@ -194,8 +223,8 @@ def _fit_free(run: Run, mode: str, rests: str, unmixed: str | None) -> Claim:
         reason = "a fixed classifier tells nothing"
     elif free is None:
         reason = reason or "no weight decay of the classifier is known, or none has such a classifier"
-    return Claim(
-        name="β fit-free against fitted",
+    return _claim(
+        ClaimKind.FIT_FREE_BETA,
         statement="Classifier and weight decay alone tell β: factor between it and the fitted one",
         measured=None if free is None else max(free / fitted, fitted / free),
         relation="<=",
@@ -207,7 +236,7 @@ def _fit_free(run: Run, mode: str, rests: str, unmixed: str | None) -> Claim:
     )
 
 
-def _curve_error(run: Run, mode: str, quantity: str, relative: bool) -> float | None:
+def _curve_error(run: RunRecord, mode: str, quantity: str, relative: bool) -> float | None:
     """Return mean |theory - network|, over mean |network| if relative, over the bins of lambda in the middle."""
     curves = run.comparisons[mode].curves
     network, theory = curves["network"], curves[run.training.predicted_by]
@@ -219,14 +248,14 @@ def _curve_error(run: Run, mode: str, quantity: str, relative: bool) -> float | 
     return error / float(np.abs(measured).mean()) if relative else error
 
 
-def _layers(run: Run) -> Iterator[Claim]:
+def _layers(run: RunRecord) -> Iterator[Claim]:
     earlier = [layer for layer in run.layers if layer.name != "features"]
     seen = [(layer.name, layer.interpolation) for layer in earlier if layer.interpolation is not None]
     unmixed = None if run.training.mixed else "trained without mixing"
     none = None if earlier else "no earlier layers were recorded"
     rests = f"{len(earlier) or 'no'} earlier layers, outputs averaged over positions, eval mode, one run"
-    yield Claim(
-        name="earlier layers: interpolation",
+    yield _claim(
+        ClaimKind.INTERPOLATION,
         statement="Earlier layers see mixup as manifold mixup, the mixture of their outputs on both inputs: lowest R²",
         measured=_end(np.min, [value for _, value in seen]),
         relation=">=",
@@ -237,8 +266,8 @@ def _layers(run: Run) -> Iterator[Claim]:
         reason=unmixed or none or (None if seen else "not measured"),
     )
     gains = [(layer.name, layer.channel - layer.line) for layer in earlier]
-    yield Claim(
-        name="earlier layers: no channel",
+    yield _claim(
+        ClaimKind.NO_CHANNEL,
         statement="Earlier layers are linear in the label, without a channel: largest gain in R² of channel over line",
         measured=_end(np.max, [gain for _, gain in gains]),
         relation="<=",
@@ -255,16 +284,21 @@ def _end(end: Callable[[list[float]], np.floating], values: list[float]) -> floa
     return float(end(values)) if values else None
 
 
-def _calibration(run: Run) -> Iterator[Claim]:
+def _calibration(run: RunRecord) -> Iterator[Claim]:
     found = run.calibration
     test = None if found is None else found.test
     # Without a temperature, training may still have measured the error on all test inputs.
     last = run.measured("test_ece") if test is None else None
     half = "half of the unmixed test inputs, the other fitted the temperature, 15 bins, one run"
-    for name, statement, measures, known in (
-        ("as trained", "The network is calibrated as trained: expected calibration error", test and test.before, last),
+    for kind, statement, measures, known in (
         (
-            "after temperature scaling",
+            ClaimKind.CALIBRATION,
+            "The network is calibrated as trained: expected calibration error",
+            test and test.before,
+            last,
+        ),
+        (
+            ClaimKind.CALIBRATION_SCALED,
             "It is calibrated after temperature scaling: the same",
             test and test.after,
             None,
@@ -276,8 +310,8 @@ def _calibration(run: Run) -> Iterator[Claim]:
             detail = (
                 f"accuracy {measures.accuracy:.3f}, confidence {measures.confidence:.3f}, T = {test.temperature:.2f}"
             )
-        yield Claim(
-            name=f"calibration {name}",
+        yield _claim(
+            kind,
             statement=statement,
             measured=error,
             relation="<=",
@@ -295,8 +329,8 @@ def _calibration(run: Run) -> Iterator[Claim]:
         reason = "squared error predicts no probabilities"
     elif not run.training.mixed:
         reason = "β was fitted to mixed inputs, of which nothing is predicted"
-    yield Claim(
-        name="calibration: predicted confidence",
+    yield _claim(
+        ClaimKind.PREDICTED_CONFIDENCE,
         statement="Confidence on unmixed inputs is as predicted at the fitted β: difference of the means",
         measured=abs(seen - predicted.confidence) if seen is not None and predicted is not None else None,
         relation="<=",

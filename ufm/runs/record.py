@@ -1,67 +1,75 @@
-"""What is reported: folders of compared runs, folders of demos, files of recorded activations, all read as a `Run`."""
+"""The record of a run: what was trained and what was measured of it, in one schema, written and read here alone.
+
+A run's folder holds
+
+- run.json: the record but for its history, with the number of its schema;
+- metrics.jsonl: the history, one line per epoch;
+- summary.safetensors, else activations_eval.safetensors: recorded samples, where they are kept;
+- layers.safetensors: outputs of layers in the plane of three classes, where they are kept;
+- planar.safetensors: the points of a demo's planar picture.
+"""
 
 import dataclasses
-import os
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ufm.networks.activations import Activations, load
-from ufm._support.arrays import check_choice, check_number
-from ufm.theory.calibration import Calibration
-from ufm.networks.comparison import Comparison, compare
-from ufm.labels.laws import Mixup, Unmixed
-from ufm.networks.layers import LayerPattern, layer_pattern
-from ufm.losses import LOSSES
-from ufm.plotting import PlanarPanel, projected_panel
-from ufm.networks.calibration import CalibrationReport
-from ufm.runs.claims import Claim, stored_claim
-from ufm.runs.stored import read_json, read_rows, structure
-from ufm.reports.tables import Table, solver_table, theory_table
+import numpy as np
+
+from ufm._support.files import atomic_path, to_json
+from ufm._support.structuring import strict_converter, structure
 from ufm._support.tensorfile import map_tensors
+from ufm.losses import get_loss
+from ufm.networks.activations import Activations, load
+from ufm.networks.calibration import CalibrationReport, ConfidenceCurve
+from ufm.networks.comparison import Comparison
+from ufm.networks.layers import LayerPattern
+from ufm.runs.claims import Claim
+from ufm.solvers.certificate import Certificate
+from ufm.theory.calibration import Calibration
 
-RESULTS, COMPARISON, PLANAR = "results.json", "comparison.json", "planar.safetensors"
-_EXPECTED = f"a folder with {COMPARISON} or {RESULTS}, or a file of recorded activations"
-_RESAMPLES = 200
-Recordings = dict[str, dict[str, str]]
-# What every comparison has, and every claim and picture leans on.
+SCHEMA = 1
+RECORD, METRICS = "run.json", "metrics.jsonl"
+SUMMARY, LAYERS, PLANAR = "summary.safetensors", "layers.safetensors", "planar.safetensors"
+_SAMPLES = (SUMMARY, "activations_eval.safetensors")
+# What every comparison has, and every claim and picture relies on.
 _PREDICTIONS = ("closed form", "straight line")
-_PANELS = {
-    "closed_form": "closed form",
-    "solver": "direct solver",
-    "network_train": "network, train mode",
-    "network_eval": "network, eval mode",
-}
-
-
-@dataclass(frozen=True)
-class Layer(LayerPattern):
-    """A layer's `ufm.LayerPattern`, and `ufm.interpolation_r2` where it was measured."""
-
-    interpolation: float | None = None
-
-
-@dataclass(frozen=True)
-class MeasuredCalibration:
-    """Calibration on test inputs, and what the theory predicts for unmixed inputs at the fitted beta."""
-
-    test: CalibrationReport
-    predicted: Calibration | None = None
 
 
 @dataclass(frozen=True)
 class Training:
     """How a network was trained, as far as it is known.
 
-    mixing: mixup, cutmix, manifold or none. alpha: of Beta(alpha, alpha), or None. loss: cross_entropy or
-    mean_squared_error. fixed_etf: whether the classifier was fixed to a simplex ETF. description: in words, or "".
+    Attributes
+    ----------
+    mixing : str
+        "mixup", "cutmix", "manifold" or "none".
+    alpha : float or None
+        Of Beta(alpha, alpha); None without mixing.
+    loss : str
+        Name of the loss.
+    fixed_etf : bool
+        Whether the classifier was fixed to a simplex ETF.
+    classifier_decay : float or None
+        lambda_W of the trained classifier, expectation convention; None where no penalty implies one.
+    data, architecture : str
+        Names; empty where unknown.
+    epochs, seed : int or None
+        None where unknown.
     """
 
     mixing: str = "mixup"
     alpha: float | None = 1.0
     loss: str = "cross_entropy"
     fixed_etf: bool = False
-    description: str = ""
+    classifier_decay: float | None = None
+    data: str = ""
+    architecture: str = ""
+    epochs: int | None = None
+    seed: int | None = None
 
     @property
     def mixed(self) -> bool:
@@ -70,39 +78,177 @@ class Training:
 
     @property
     def predicted_by(self) -> str:
-        """Which of a comparison's predictions is the theory's for this loss."""
+        """Which prediction of a comparison is the theory's for this loss."""
         return "straight line" if self.loss == "mean_squared_error" else "closed form"
+
+    @property
+    def description(self) -> str:
+        """The training in words."""
+        mixing = f"{self.mixing}, α = {self.alpha:g}" if self.alpha is not None else "not mixed"
+        fixed = ", classifier fixed to a simplex ETF" if self.fixed_etf else ""
+        words = [
+            f"{self.architecture} on {self.data}" if self.data else "",
+            f"{mixing}, {self.loss.replace('_', ' ')}{fixed}",
+            f"{self.epochs} epochs" if self.epochs is not None else "",
+            f"seed {self.seed}" if self.seed is not None else "",
+        ]
+        return ", ".join(word for word in words if word)
+
+
+@dataclass(frozen=True)
+class Layer(LayerPattern):
+    """A layer's `ufm.LayerPattern`, and `ufm.interpolation_r2` where it was measured.
+
+    Attributes
+    ----------
+    interpolation : float or None
+        R² of the layer's output on a mixed input by the mixture of its outputs on the two inputs.
+    """
+
+    interpolation: float | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """Calibration on unmixed test inputs, beside the theory's prediction.
+
+    Attributes
+    ----------
+    test : CalibrationReport
+        Before and after temperature scaling.
+    predicted : Calibration or None
+        What the theory predicts for unmixed inputs at the fitted beta.
+    confidence : ConfidenceCurve or None
+        Confidence on mixed inputs against lambda.
+    """
+
+    test: CalibrationReport
+    predicted: Calibration | None = None
+    confidence: ConfidenceCurve | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class TheoryCurve:
+    """A joint optimum, and its optimal response to the labels lam e_0 + (1 - lam) e_1.
+
+    Attributes
+    ----------
+    num_classes, alpha, weight_decay, feature_decay, loss
+        Of the model.
+    beta, multiplier, objective, threshold, collapsed, quadrature_error
+        As in `ufm.JointOptimum`.
+    lam : (n,) array
+    classifier : (K, d) array
+    features : (n, d) array
+    logits, probabilities : (n, K) array
+    """
+
+    num_classes: int
+    alpha: float
+    weight_decay: float
+    feature_decay: float
+    loss: str
+    beta: float
+    multiplier: float
+    objective: float
+    threshold: float
+    collapsed: bool
+    quadrature_error: float
+    lam: np.ndarray
+    classifier: np.ndarray
+    features: np.ndarray
+    logits: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class SolveRecord:
+    """A direct solve, held against the closed form.
+
+    Attributes
+    ----------
+    classifier : str
+        "fixed" or "free".
+    method, message : str
+        How it was solved, and why it ended.
+    iterations : int
+    seconds : float
+    certificate : Certificate
+    logit_error : float
+        Largest difference of logits from the closed form, relative to the largest logit.
+    excess : float
+        Objective less the closed form's.
+    """
+
+    classifier: str
+    method: str
+    message: str
+    iterations: int
+    seconds: float
+    certificate: Certificate
+    logit_error: float
+    excess: float
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
     """A trained network held against the theory.
 
-    name: of the run. source: the path as given. num_classes: K, or None if no file tells. training: how it was trained.
-    comparisons, recordings: by mode, the comparison and what the recording says of itself; never empty. layers: earlier
-    ones and the features. history: rows by epoch. calibration: or None. samples: recorded ones in the first mode, or
-    None. planar: panels in the plane of classes 0, 1, 2 that were stored. checks: exact claims that were stored, or
-    None. tables: further ones. configuration: as stored, by file.
+    Attributes
+    ----------
+    name : str
+        Of the run.
+    num_classes : int
+        K.
+    training : Training
+        How it was trained.
+    configuration : dict
+        Everything that was configured, as whoever trained the network wrote it; shown, never interpreted here.
+    history : sequence of dict
+        Figures by epoch.
+    recordings, comparisons : dict
+        By mode: what a recording says of itself, and its comparison with the theory. Empty until the run is compared.
+    layers : sequence of Layer
+        Earlier layers, and the features.
+    measures : dict
+        By mode and name: further measures (`ufm.networks.measures`).
+    calibration : CalibrationRecord or None
+    checks : sequence of Claim, or None
+        Stored claims of closed form against direct solver.
+    theory : TheoryCurve or None
+    solves : sequence of SolveRecord
+        Of a demo.
+    schema : int
+        Number of the schema.
+    samples : Activations or None
+        Recorded samples in the first mode. Not part of run.json.
+    folder : Path or None
+        Where the run is kept. Not part of run.json.
+    source : str
+        Where it was read from, as given. Not part of run.json.
     """
 
     name: str
-    source: str
-    num_classes: int | None
+    num_classes: int
     training: Training
-    comparisons: dict[str, Comparison]
-    recordings: dict[str, dict[str, str]]
-    layers: tuple[Layer, ...] = ()
-    history: tuple[dict[str, Any], ...] = ()
-    calibration: MeasuredCalibration | None = None
+    configuration: dict[str, Any] = field(default_factory=dict)
+    history: Sequence[dict[str, Any]] = ()
+    recordings: dict[str, dict[str, str]] = field(default_factory=dict)
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
+    layers: Sequence[Layer] = ()
+    measures: dict[str, dict[str, float]] = field(default_factory=dict)
+    calibration: CalibrationRecord | None = None
+    checks: Sequence[Claim] | None = None
+    theory: TheoryCurve | None = None
+    solves: Sequence[SolveRecord] = ()
+    schema: int = SCHEMA
     samples: Activations | None = None
-    planar: tuple[PlanarPanel, ...] = ()
-    checks: tuple[Claim, ...] | None = None
-    tables: tuple[Table, ...] = ()
-    configuration: dict[str, Any] = dataclasses.field(default_factory=dict)
+    folder: Path | None = None
+    source: str = ""
 
     @property
     def mode(self) -> str:
-        """The mode that pictures and first table are of: eval where it was compared, else the first."""
+        """The mode that pictures and tables show: eval where it was compared, else the first."""
         return "eval" if "eval" in self.comparisons else next(iter(self.comparisons))
 
     @property
@@ -120,171 +266,119 @@ class Run:
         found = [row[name] for row in self.history if isinstance(row.get(name), int | float)]
         return found[-1] if found else None
 
+    @cached_property
+    def layer_planes(self) -> dict[str, np.ndarray]:
+        """Outputs of layers in the plane of three classes, as `python -m experiments.compare` keeps them."""
+        return self._arrays(LAYERS)
 
-def read_run(
-    path: str | os.PathLike,
-    *,
-    alpha: float | None = 1.0,
-    weight_decay: float | None = None,
-    loss: str = "cross_entropy",
-) -> Run:
-    """Return what is kept at `path`: the folder of a compared run or of a demo, or a file of recorded activations.
+    @cached_property
+    def planar(self) -> dict[str, np.ndarray]:
+        """The points of the planar picture of a demo; empty if there are none."""
+        kept = self.folder is not None and (self.folder / PLANAR).is_file()
+        return self._arrays(PLANAR) if kept else {}
 
-    A compared run has comparison.json; its config.json, metrics.jsonl, calibration.json and summary.safetensors are
-    used where they are there. A demo's folder has results.json. Activations are compared here and now. alpha, loss: of
-    the training, where no config.json tells; alpha None for no mixing. weight_decay: lambda_W of the classifier of
-    recorded activations, for the fit-free beta; or None.
-    Raises ValueError, naming the file, for what is missing, damaged or does not fit together.
+    def _arrays(self, name: str) -> dict[str, np.ndarray]:
+        if self.folder is None or not (self.folder / name).is_file():
+            raise ValueError(f"runs: got {self.name!r} without {name}, expected one as experiments.compare writes it")
+        return {key: value.numpy() for key, value in map_tensors(self.folder / name)[0].items()}
+
+
+def mode_words(mode: str) -> str:
+    """Return the mode as it is called in a sentence."""
+    return f"{mode} mode" if mode in ("eval", "train") else "as recorded"
+
+
+_CONVERTER = strict_converter()
+# What run.json does not hold.
+_ELSEWHERE = ("history", "samples", "folder", "source")
+
+
+def write_record(record: RunRecord, folder: str | Path) -> None:
+    """Write run.json and metrics.jsonl, each atomically.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written; the earlier one is then as it was.
     """
-    if alpha is not None:
-        check_number("alpha", alpha, above=0)
-    check_choice("loss", loss, tuple(LOSSES))
-    training = Training("none" if alpha is None else "mixup", alpha, loss)
-    place = Path(path)
-    if place.is_file():
-        return _activations_run(place, str(path), training, weight_decay)
-    if (place / RESULTS).is_file():
-        return demo_run(read_json(place / RESULTS), place, str(path))
-    if (place / COMPARISON).is_file():
-        return _compared_run(place, str(path), training)
-    if not place.exists():
-        raise ValueError(f"runs: got {str(path)!r}, which does not exist; expected {_EXPECTED}")
-    hint = f"; it holds such folders: name them, as in {path}/*" if any(place.glob(f"*/{COMPARISON}")) else ""
-    raise ValueError(f"runs: got {str(path)!r}, expected {_EXPECTED}{hint}")
+    write_history(record.history, folder)
+    plain = _CONVERTER.unstructure(dataclasses.replace(record, history=(), samples=None, folder=None))
+    kept = {"schema": SCHEMA} | {name: value for name, value in plain.items() if name not in _ELSEWHERE}
+    # A line per entry: readable as a diff, and a tenth of the size of numbers on lines of their own.
+    lines = [f"  {json.dumps(name)}: {to_json(value, indent=None)}" for name, value in kept.items()]
+    with atomic_path(Path(folder) / RECORD) as temporary:
+        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-def _activations_run(file: Path, source: str, training: Training, weight_decay: float | None) -> Run:
-    activations = load(file)
-    K = len(activations.classifier)
-    law = Unmixed(K) if training.alpha is None else Mixup(K, training.alpha)
-    said = activations.description
-    mode = said.get("mode", "recorded")
-    names = (*activations.layers, "features") if activations.layers else ()
-    return Run(
-        name=f"{said['run']}, {file.name}" if "run" in said else file.name,
-        source=source,
-        num_classes=K,
-        training=dataclasses.replace(training, description=_training_words(training)),
-        comparisons={mode: compare(activations, law, weight_decay=weight_decay, resamples=_RESAMPLES)},
-        recordings={mode: said},
-        layers=tuple(Layer(**dataclasses.asdict(layer_pattern(activations, name))) for name in names),
-        samples=activations,
-        configuration={"recording": said},
-    )
+def write_history(history: Sequence[Mapping[str, Any]], folder: str | Path) -> None:
+    """Write metrics.jsonl, atomically; raise OSError if that fails."""
+    with atomic_path(Path(folder) / METRICS) as temporary:
+        temporary.write_text("".join(to_json(row, indent=None) + "\n" for row in history), encoding="utf-8")
 
 
-def _compared_run(folder: Path, source: str, training: Training) -> Run:
-    stored = read_json(folder / COMPARISON)
-    where = str(folder / COMPARISON)
-    if not isinstance(stored, dict):
-        raise ValueError(f"runs: got {where!r}, expected an object")
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
-    summary, metrics, calibration = (
-        folder / name for name in ("summary.safetensors", "metrics.jsonl", "calibration.json")
-    )
-    samples = load(summary) if summary.is_file() else None
-    inner = config.get("config") if isinstance(config, dict) else None
-    return Run(
-        name=folder.resolve().name,
-        source=source,
-        num_classes=None if samples is None else len(samples.classifier),
-        training=_training(inner, training),
-        comparisons=_comparisons(stored.get("comparisons"), where),
-        recordings=_structure(Recordings, stored.get("recordings", {}), where),
-        layers=tuple(_structure(list[Layer], stored.get("layers", []), where)),
-        history=tuple(read_rows(metrics)) if metrics.is_file() else (),
-        calibration=_structure(MeasuredCalibration, read_json(calibration), str(calibration))
-        if calibration.is_file()
-        else None,
-        samples=samples,
-        configuration={} if config is None else {"config.json": config, "recordings": stored.get("recordings", {})},
-    )
+def read_record(folder: str | Path, source: str | None = None) -> RunRecord:
+    """Return the run that is kept in a folder.
+
+    Parameters
+    ----------
+    folder : path
+        With run.json; metrics.jsonl and the safetensors files are read where they are there.
+    source : str, optional
+        What the run was asked for by; the folder by default.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing, damaged, of another schema, or does not fit; the message names it.
+    """
+    place = Path(folder)
+    value = _read(place / RECORD, "a record of a run")
+    record = structure_record(value, place, str(folder) if source is None else source)
+    history = _read_rows(place / METRICS) if (place / METRICS).is_file() else ()
+    kept = [place / name for name in _SAMPLES if (place / name).is_file()]
+    return dataclasses.replace(record, history=history, samples=load(kept[0]) if kept else None)
 
 
-def demo_run(results: Any, folder: Path, source: str) -> Run:
-    """Return the run of a demo: its results, as JSON has them, and the pictures' points in its folder."""
-    where = str(folder / RESULTS)
-    recorded = folder / "activations_eval.safetensors"
+def structure_record(value: Any, folder: Path, source: str) -> RunRecord:
+    """Return the record whose run.json holds `value`.
+
+    Raises
+    ------
+    ValueError
+        If the value is of another schema, or does not fit.
+    """
+    where = str(folder / RECORD)
+    found = value.get("schema") if isinstance(value, dict) else None
+    if found != SCHEMA:
+        raise ValueError(f"runs: got {where!r} of schema {found!r}, expected a record of schema {SCHEMA}")
+    if extra := [name for name in _ELSEWHERE if name in value]:
+        raise ValueError(f"runs: got {where!r} with {extra[0]!r}, expected that in a file of its own")
     try:
-        theory, comparisons = results["theory"], _comparisons(results["comparison"], where)
-        config = results["config"]
-        data = {"data": f"{results['data']['name']}, mixed train images", "samples": str(config["samples"])}
-        return Run(
-            name=folder.resolve().name,
-            source=source,
-            num_classes=_structure(int, theory["num_classes"], where),
-            training=_training(config["train"], Training()),
-            comparisons=comparisons,
-            recordings=_structure(Recordings, results.get("recordings", dict.fromkeys(comparisons, data)), where),
-            history=tuple(_structure(list[dict], results["training"], where)),
-            samples=load(recorded) if recorded.is_file() else None,
-            planar=_stored_panels(folder / PLANAR) if (folder / PLANAR).is_file() else (),
-            checks=tuple(claim for claim in map(stored_claim, results["claims"]) if claim.exact),
-            tables=(theory_table(theory), solver_table(results["solver"], theory)),
-            configuration={name: results[name] for name in ("config", "versions", "data")},
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"runs: got {where!r}, expected the results of a demo ({error!r})") from error
-
-
-def _comparisons(value: Any, where: str) -> dict[str, Comparison]:
-    found = _structure(dict[str, Comparison], value, where)
-    if not found:
-        raise ValueError(f"runs: got {where!r} without comparisons, expected one per mode")
-    for mode, comparison in found.items():
+        record = structure(_CONVERTER, value, RunRecord)
+        get_loss(record.training.loss)
+    except ValueError as error:
+        raise ValueError(f"runs: got {where!r}, whose content does not fit ({error})") from error
+    for mode, comparison in record.comparisons.items():
         scored = {score.name for score in comparison.scores}
         if missing := [x for x in _PREDICTIONS if x not in scored or x not in comparison.curves]:
             raise ValueError(f"runs: got {where!r} without {', '.join(missing)} in {mode} mode, expected both")
         if "network" not in comparison.curves:
             raise ValueError(f"runs: got {where!r} without the network's curve in {mode} mode, expected one")
-    return found
+    return dataclasses.replace(record, folder=folder, source=source)
 
 
-def _structure(kind: Any, value: Any, where: str) -> Any:
+def _read(path: Path, kind: str) -> Any:
     try:
-        return structure(kind, value, "value")
-    except ValueError as error:
-        raise ValueError(f"runs: got {where!r}, whose content does not fit ({error})") from error
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"runs: got {str(path)!r}, expected {kind} ({error})") from error
 
 
-def _training(config: Any, given: Training) -> Training:
-    """Return how a configuration says that the network was trained; what it does not say is as given."""
-
-    def entry(*keys: str) -> Any:
-        value = config
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
-
-    kind, alpha, loss = entry("mixing", "kind"), entry("mixing", "alpha"), entry("loss")
-    if not isinstance(kind, str):
-        kind, alpha = given.mixing, given.alpha
-    known = Training(
-        mixing=kind,
-        alpha=None if kind == "none" else alpha if isinstance(alpha, int | float) and alpha > 0 else given.alpha,
-        loss=loss if loss in tuple(LOSSES) else given.loss,
-        fixed_etf=entry("network", "etf_multiplier") is not None,
-    )
-    first = [str(entry("network", "architecture")), "on", str(entry("data"))] if entry("data") else []
-    epochs = f"{entry('epochs')} epochs" if entry("epochs") is not None else ""
-    seed = f"seed {entry('seed')}" if entry("seed") is not None else ""
-    words = [" ".join(first), _training_words(known), epochs, seed]
-    return dataclasses.replace(known, description=", ".join(word for word in words if word))
-
-
-def _training_words(training: Training) -> str:
-    mixing = f"{training.mixing}, α = {training.alpha:g}" if training.alpha is not None else "not mixed"
-    fixed = ", classifier fixed to a simplex ETF" if training.fixed_etf else ""
-    return f"{mixing}, {training.loss.replace('_', ' ')}{fixed}"
-
-
-def _stored_panels(path: Path) -> tuple[PlanarPanel, ...]:
-    arrays, _ = map_tensors(path)
+def _read_rows(path: Path) -> tuple[dict[str, Any], ...]:
     try:
-        a, b, lam = (arrays[name].numpy() for name in ("class_a", "class_b", "lam"))
-        return tuple(
-            projected_panel(title, arrays[f"{name}.rows"].numpy(), arrays[f"{name}.points"].numpy(), a, b, lam)
-            for name, title in _PANELS.items()
-        )
-    except (KeyError, ValueError, IndexError) as error:
-        raise ValueError(f"runs: got {str(path)!r}, expected the points of a demo ({error!r})") from error
+        rows = tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"runs: got {str(path)!r}, expected a file of JSON lines ({error})") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"runs: got {str(path)!r}, expected an object on each line")
+    return rows

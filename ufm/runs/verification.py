@@ -1,17 +1,18 @@
 """Closed form against direct solver against certificate, as a table of checks with thresholds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ufm._support.arrays import check_integer, check_number
-from ufm.theory.etf import simplex_etf
 from ufm.labels.laws import Law
-from ufm.solvers.problem import UFM
-from ufm.theory.features import fixed_classifier
+from ufm.runs.claims import Claim, ClaimKind
 from ufm.solvers import Message, Solution, solve
+from ufm.solvers.problem import UFM
+from ufm.theory.etf import simplex_etf
+from ufm.theory.features import fixed_classifier
 from ufm.theory.joint import JointOptimum, joint_optimum
 
 # What agreement means: relative to the objective, and to the largest logit or entry of the Gram matrix.
@@ -22,35 +23,34 @@ GRAM_LIMIT = 1e-6
 
 
 @dataclass(frozen=True)
-class Check:
-    """One claim held to a threshold: it passes if measured <= threshold."""
-
-    claim: str
-    measured: float
-    threshold: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the measured figure is within the threshold; NaN is not."""
-        return self.measured <= self.threshold
-
-
-@dataclass(frozen=True)
 class Verification:
-    """Result of `verify`: the closed form, the solutions by (classifier, method), and the checks.
+    """Result of `verify`.
 
-    logit_errors: largest difference of logits from the closed form, relative to the largest logit, by solution.
+    Attributes
+    ----------
+    optimum : JointOptimum
+        The closed form.
+    solutions : dict
+        The direct solves, by (classifier, method); the classifier is "fixed" or "free".
+    logit_errors : dict
+        Largest difference of logits from the closed form, relative to the largest logit, by solution.
+    checks : list of Claim
+        What was checked; every one must hold.
     """
 
     optimum: JointOptimum
     solutions: dict[tuple[str, str], Solution]
     logit_errors: dict[tuple[str, str], float]
-    checks: list[Check]
+    checks: list[Claim]
 
     @property
     def passed(self) -> bool:
         """Whether every check passed, and there was one."""
         return bool(self.checks) and all(check.passed for check in self.checks)
+
+    def claims(self, evidence: str) -> list[Claim]:
+        """Return the checks with what they rest on."""
+        return [replace(check, evidence=evidence) for check in self.checks]
 
 
 def verify(
@@ -99,7 +99,7 @@ def verify(
 
     solutions: dict[tuple[str, str], Solution] = {}
     logit_errors: dict[tuple[str, str], float] = {}
-    checks: list[Check] = []
+    checks: list[Claim] = []
     for kind, problem, logits in (("fixed", fixed, fixed_logits), ("free", free, free_logits)):
         for method in methods:
             solution = solve(
@@ -117,15 +117,20 @@ def verify(
             solutions[kind, method] = solution
             logit_errors[kind, method] = _error(_centred_logits(solution), logits)
             name = f"{kind} classifier, {method}"
-            checks.append(Check(f"{name}: gradient norm", solution.gradient_norm, tol))
-            checks.append(Check(f"{name}: certified gap / objective", _gap(solution), GAP_LIMIT))
-            checks.append(Check(f"{name}: logits against closed form", logit_errors[kind, method], LOGIT_LIMIT))
+            checks.append(_check(name, ClaimKind.GRADIENT_NORM, solution.gradient_norm, tol))
+            checks.append(_check(name, ClaimKind.CERTIFIED_GAP, _gap(solution), GAP_LIMIT))
+            checks.append(_check(name, ClaimKind.LOGITS, logit_errors[kind, method], LOGIT_LIMIT))
             if kind == "free":
                 difference = abs(solution.objective / float(optimum.objective) - 1)
-                checks.append(Check(f"{name}: objective against closed form", difference, OBJECTIVE_LIMIT))
+                checks.append(_check(name, ClaimKind.OBJECTIVE, difference, OBJECTIVE_LIMIT))
                 gram, ideal = (w @ w.T for w in (solution.classifier, optimum.classifier(dim)))
-                checks.append(Check(f"{name}: W W^T against the ETF", _error(gram, ideal), GRAM_LIMIT))
+                checks.append(_check(name, ClaimKind.GRAM, _error(gram, ideal), GRAM_LIMIT))
     return Verification(optimum, solutions, logit_errors, checks)
+
+
+def _check(solve: str, kind: ClaimKind, measured: float, threshold: float) -> Claim:
+    name = f"{solve}: {kind}"
+    return Claim(name, name, measured, "<=", threshold, exact=True, kind=kind)
 
 
 def _centred_logits(solution: Solution) -> Tensor:

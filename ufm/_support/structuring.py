@@ -1,0 +1,79 @@
+"""Dataclasses to JSON and back by cattrs: strict about types, with null for NaN, and errors that say where."""
+
+import math
+import types
+from collections.abc import Callable
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import cattrs
+import numpy as np
+
+Kind = TypeVar("Kind")
+
+
+def strict_converter() -> cattrs.Converter:
+    """Return a converter that accepts each value only in the type that JSON has for it, and no unknown field.
+
+    Where cattrs would make 2 of 2.7 and True of "false", it refuses. For a float, null is NaN, unless None is allowed;
+    arrays are lists, NumPy's or annotated by jaxtyping alike.
+    """
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for kinds in ((bool,), (int,), (str,)):
+        converter.register_structure_hook(kinds[0], _exactly(*kinds))
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook_func(_is_array, lambda value, _: _array(value))
+    converter.register_unstructure_hook_func(_is_array, lambda value: np.asarray(value).tolist())
+    return converter
+
+
+def structure(converter: cattrs.Converter, value: Any, kind: type[Kind]) -> Kind:
+    """Return `value`, as JSON has it, as a `kind`.
+
+    Raises
+    ------
+    ValueError
+        If the value does not fit; the message says where and why.
+    """
+    try:
+        return converter.structure(value, kind)
+    except cattrs.BaseValidationError as error:
+        raise ValueError("; ".join(cattrs.transform_error(error, path="value", format_exception=_reason))) from error
+
+
+def _exactly(*kinds: type) -> Callable[[Any, type], Any]:
+    def hook(value: Any, kind: type) -> Any:
+        if type(value) not in kinds:
+            raise ValueError(f"got {value!r}, expected {' or '.join(each.__name__ for each in kinds)}")
+        return kind(value)
+
+    return hook
+
+
+def _number(value: Any, _: type) -> float:
+    return math.nan if value is None else _exactly(float, int)(value, float)
+
+
+def _is_array(kind: Any) -> bool:
+    if get_origin(kind) in (Union, types.UnionType):
+        return all(_is_array(each) for each in get_args(kind))
+    return kind is np.ndarray or hasattr(kind, "array_type")
+
+
+def _array(value: Any) -> np.ndarray:
+    def plain(item: Any) -> Any:
+        return [plain(x) for x in item] if isinstance(item, list) else math.nan if item is None else item
+
+    if not isinstance(value, list):
+        raise ValueError(f"got {type(value).__name__}, expected a list")
+    try:
+        array = np.array(plain(value))
+    except ValueError as error:
+        raise ValueError("got lists of different lengths, expected an array") from error
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"got {array.dtype} entries, expected numbers")
+    return array
+
+
+def _reason(error: BaseException, kind: type | None) -> str:
+    said = str(error) if isinstance(error, ValueError) else ""
+    return said or cattrs.v.format_exception(error, kind)

@@ -1,0 +1,127 @@
+"""A record made of recorded activations, and what can be reported: a run's folder, or a file of activations."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ufm._support.arrays import check_choice, check_number
+from ufm.labels.laws import Law, Mixup, Unmixed
+from ufm.losses import LOSSES
+from ufm.networks.activations import Activations, load
+from ufm.networks.comparison import compare
+from ufm.networks.layers import layer_pattern
+from ufm.networks.measures import measures_of
+from ufm.runs.record import RECORD, Layer, RunRecord, Training, read_record
+
+_EXPECTED = f"the folder of a compared run, with {RECORD}, or a file of recorded activations"
+_RESAMPLES = 200
+
+
+def compared_run(
+    name: str,
+    recorded: Mapping[str, Activations],
+    law: Law,
+    training: Training,
+    *,
+    interpolation: Mapping[str, float] | None = None,
+    **further: Any,
+) -> RunRecord:
+    """Compare recordings with the theory, and return the record of the run.
+
+    Parameters
+    ----------
+    name : str
+        Of the run.
+    recorded : dict
+        Activations by mode; at least one. Layers are taken from the first.
+    law : Law
+        Of the training labels.
+    training : Training
+        How the network was trained.
+    interpolation : dict, optional
+        `ufm.interpolation_r2` by layer, "features" included; only these layers are then measured.
+    **further
+        Further fields of `RunRecord`.
+
+    Raises
+    ------
+    ValueError
+        If recordings and law do not fit, as in `ufm.compare`.
+    """
+    first = next(iter(recorded.values()))
+    names = interpolation
+    if names is None:
+        names = dict.fromkeys((*first.layers, "features") if first.layers else ())
+    return RunRecord(
+        name=name,
+        num_classes=len(first.classifier),
+        training=training,
+        recordings={mode: some.description for mode, some in recorded.items()},
+        comparisons={
+            mode: compare(some, law, weight_decay=training.classifier_decay, resamples=_RESAMPLES)
+            for mode, some in recorded.items()
+        },
+        layers=[Layer(**asdict(layer_pattern(first, layer)), interpolation=r2) for layer, r2 in names.items()],
+        measures={mode: found for mode, some in recorded.items() if (found := measures_of(some))},
+        **further,
+    )
+
+
+def read_run(
+    path: str | os.PathLike,
+    *,
+    alpha: float | None = 1.0,
+    weight_decay: float | None = None,
+    loss: str = "cross_entropy",
+) -> RunRecord:
+    """Return the run at `path`: the folder of a compared run or of a demo, or a file of recorded activations.
+
+    Parameters
+    ----------
+    path : path
+        A folder is read as it is; activations are compared here and now.
+    alpha : float or None
+        Of the mixup that the network behind recorded activations was trained with, > 0; None for no mixing.
+    weight_decay : float, optional
+        lambda_W of its classifier, > 0, for the fit-free beta.
+    loss : str
+        That it was trained with.
+
+    Raises
+    ------
+    ValueError
+        If something is missing, damaged, or does not fit together; the message names the file or the argument.
+    """
+    if alpha is not None:
+        check_number("alpha", alpha, above=0)
+    check_choice("loss", loss, tuple(LOSSES))
+    place = Path(path)
+    if place.is_file():
+        training = Training("none" if alpha is None else "mixup", alpha, loss, classifier_decay=weight_decay)
+        return _recorded(place, str(path), training)
+    if (place / RECORD).is_file():
+        record = read_record(place, str(path))
+        if not record.comparisons:
+            raise ValueError(f"runs: got {str(path)!r}, a run that is not compared yet, expected {_EXPECTED}")
+        return record
+    if not place.exists():
+        raise ValueError(f"runs: got {str(path)!r}, which does not exist; expected {_EXPECTED}")
+    hint = f"; it holds such folders: name them, as in {path}/*" if any(place.glob(f"*/{RECORD}")) else ""
+    raise ValueError(f"runs: got {str(path)!r}, expected {_EXPECTED}{hint}")
+
+
+def _recorded(file: Path, source: str, training: Training) -> RunRecord:
+    activations = load(file)
+    K, said = len(activations.classifier), activations.description
+    law = Unmixed(K) if training.alpha is None else Mixup(K, training.alpha)
+    return compared_run(
+        f"{said['run']}, {file.name}" if "run" in said else file.name,
+        {said.get("mode", "recorded"): activations},
+        law,
+        training,
+        samples=activations,
+        source=source,
+        configuration={"recording": said},
+    )
