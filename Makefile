@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: install demo test test-all lint figures docs derivations benchmarks networks results coverage clean
+.PHONY: install demo test test-all lint figures docs derivations benchmarks networks pages coverage clean
 
 install: $(STAMP)
 
@@ -61,11 +61,11 @@ benchmarks: install
 networks: install
 	$(BIN)/python -m experiments.suite train --jobs 2
 	$(BIN)/python -m experiments.suite compare --jobs 2
-	$(MAKE) results
+	$(MAKE) pages
 
-# Writes experiments/results/README.md from the committed runs.
-results: install
-	$(BIN)/python -m experiments.summary experiments/results/networks/* --out experiments/results/README.md
+# Writes every table of README.md, docs/status.md and experiments/results/README.md from the committed results.
+pages: install
+	$(BIN)/python -m experiments.pages
 
 coverage: install
 	$(BIN)/pytest -n 2 --cov=ufm --cov-branch --cov-report=term-missing
@@ -76,4 +76,4 @@ clean:
 # Copies a demo's numbers into the committed results.
 .PHONY: publish
 publish: demo
-	cp runs/demo/results.json runs/demo/planar.safetensors experiments/results/demo/
+	cp runs/demo/run.json runs/demo/metrics.jsonl runs/demo/planar.safetensors experiments/results/demo/

@@ -389,7 +389,8 @@ def with_fragments(text: str, fragments: dict[str, Table]) -> str:
         if text.count(begin) != 1 or text.count(end) != 1:
             raise ValueError(f"page: got no place for the table {name!r}, expected the lines {begin} and {end}")
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        text = pattern.sub(lambda _, table=table: f"{begin}\n{table.markdown()}\n{end}", text)
+        filled = f"{begin}\n{table.markdown()}\n{end}"
+        text = pattern.sub(lambda _, filled=filled: filled, text)
     return text
 
 

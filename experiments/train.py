@@ -3,7 +3,7 @@
     python -m experiments.train --data fashion-mnist --network.stride 2 --network.dim 64 --epochs 24
     torchrun --nproc-per-node 2 -m experiments.train --data digits
 
-Everything goes to runs/<id>/: config.json, metrics.jsonl (a line an epoch), checkpoint.safetensors. Exit status: 0;
+Everything goes to runs/<id>/: run.json, metrics.jsonl (a line an epoch), checkpoint.safetensors. Exit status: 0;
 1 if another process or the GPU failed; 2 for bad arguments; 130 if interrupted.
 """
 

@@ -1,6 +1,5 @@
 """Recording and comparing trained runs, and the page over them, at tiny size."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import torch
 from safetensors.numpy import load_file
 
 import ufm
-from experiments import compare, record, summary
+from experiments import compare, record
 from experiments.data import load_data
 from experiments.mixing import Mixing
 from experiments.networks import NetworkConfig
 from experiments.record import Recording
 from experiments.training import TrainConfig, train
-from experiments.training.run import TrainedRun, read_run
+from experiments.training.run import TrainedRun, trained_run
 
 CONFIG = TrainConfig(network=NetworkConfig(width=4, dim=12), epochs=4, batch_size=256, measure_every=4)
 RECORDING = Recording(samples=1200)
@@ -27,8 +26,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """A finished training run with its comparison beside it."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     train(CONFIG, load_data("digits"), folder, progress=False)
-    compare.compare_run(read_run(folder), RECORDING, folder)
-    return read_run(folder)
+    compare.compare_run(trained_run(folder), RECORDING, folder)
+    return trained_run(folder)
 
 
 def test_a_run_is_read_back_as_it_was_trained(run: TrainedRun):
@@ -59,31 +58,34 @@ def test_recordings_are_of_the_same_images_in_both_modes_and_open_in_numpy(run: 
     )
 
 
-def test_comparison_files_hold_what_compare_says(run: TrainedRun):
-    written = json.loads((run.folder / "comparison.json").read_text())
-    assert set(written["comparisons"]) == {"eval", "train"}
+def test_the_record_holds_what_compare_says(run: TrainedRun):
+    record = run.record
+    assert set(record.comparisons) == {"eval", "train"}
     expected = ufm.compare(ufm.load(RECORDING.path(run, "train")), ufm.Mixup(10), weight_decay=2e-3)
-    found = written["comparisons"]["train"]
-    assert found["beta"] == pytest.approx(expected.beta)
-    assert found["beta_fit_free"] == pytest.approx(expected.beta_fit_free)
-    assert [score["r2"] for score in found["scores"]] == pytest.approx([score.r2 for score in expected.scores])
-    assert len(found["curves"]["network"]["width_band"]) == 2
-    assert [layer["name"] for layer in written["layers"]] == [*(f"stages.block{i}" for i in (1, 2, 3)), "features"]
-    table = (run.folder / "comparison.csv").read_text().splitlines()
-    assert len(table) == 1 + 2 * (1 + len(expected.scores))
-    assert table[0].startswith("run,mode,name,parameters,r2")
+    found = record.comparisons["train"]
+    assert found.beta == pytest.approx(expected.beta)
+    assert found.beta_fit_free == pytest.approx(expected.beta_fit_free)
+    assert [score.r2 for score in found.scores] == pytest.approx([score.r2 for score in expected.scores])
+    band = found.curves["network"].width_band
+    assert band is not None
+    assert len(band) == 2
+    assert [layer.name for layer in record.layers] == [*(f"stages.block{i}" for i in (1, 2, 3)), "features"]
+    assert record.training == CONFIG.training()
+    assert len(record.history) == 4
 
 
 def test_calibration_is_that_of_the_test_images(run: TrainedRun):
-    written = json.loads((run.folder / "calibration.json").read_text())
+    written = run.record.calibration
+    assert written is not None
     data = run.data()
     logits = run.network(data)(data.standardise(data.test_images)).detach()
     expected = ufm.calibrate(logits, data.test_classes)
-    assert written["test"]["temperature"] == pytest.approx(expected.temperature, rel=1e-4)
+    assert written.test.temperature == pytest.approx(expected.temperature, rel=1e-4)
     for key in ("ece", "nll", "brier", "ece_adaptive"):
-        assert written["test"]["before"][key] == pytest.approx(getattr(expected.before, key), rel=1e-4)
-        assert written["test"]["after"][key] == pytest.approx(getattr(expected.after, key), rel=1e-3, abs=1e-5)
-    assert len(written["predicted_confidence"]) == len(written["confidence"]["confidence"]) == 10
+        assert getattr(written.test.before, key) == pytest.approx(getattr(expected.before, key), rel=1e-4)
+        assert getattr(written.test.after, key) == pytest.approx(getattr(expected.after, key), rel=1e-3, abs=1e-5)
+    assert written.confidence is not None
+    assert len(written.confidence.confidence) == 10
 
 
 def test_the_summary_is_an_isometry_of_what_the_classifier_sees(run: TrainedRun):
@@ -112,34 +114,31 @@ def test_interpolation_is_exact_for_a_linear_network_and_not_for_this_one(run: T
     assert all(value < 0.999 for value in found.values())
 
 
-def test_the_page_has_a_row_per_run_and_table(run: TrainedRun):
-    text = summary.page([run.folder])
-    assert text.count("| tiny |") == 5
-    assert f"{100 * run.history[-1]['test_accuracy']:.1f} %" in text
-    written = json.loads((run.folder / "comparison.json").read_text())["comparisons"]["eval"]
-    assert f"{written['scores'][0]['r2']:.3f}, {written['scores'][0]['r2_binned']:.3f}" in text
+def test_a_run_is_trained_on_and_compared_in_one_folder(run: TrainedRun):
+    """Training that has nothing to do leaves the comparison; training that goes on drops it."""
+    before = (run.folder / "run.json").read_bytes()
+    train(CONFIG, load_data("digits"), run.folder, progress=False)
+    assert (run.folder / "run.json").read_bytes() == before
 
 
-def test_results_go_to_a_folder_per_run_with_configuration_and_metrics(run: TrainedRun, tmp_path: Path, capsys):
+def test_results_go_to_a_folder_per_run_with_or_without_samples(run: TrainedRun, tmp_path: Path, capsys):
     command = compare.Compare((str(run.folder),), out=str(tmp_path), recording=RECORDING)
     assert command.run() == 0
     assert str(tmp_path / "tiny") in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "tiny").iterdir()} == {
-        "config.json",
-        "metrics.jsonl",
-        "comparison.json",
-        "comparison.csv",
-        "calibration.json",
-        "summary.safetensors",
-        "layers.safetensors",
-    }
-    assert summary.page([tmp_path / "tiny"]) == summary.page([run.folder])
+    record = {"run.json", "metrics.jsonl"}
+    samples = {"summary.safetensors", "layers.safetensors"}
+    assert {path.name for path in (tmp_path / "tiny").iterdir()} == record | samples
+    for name in record:
+        assert (tmp_path / "tiny" / name).read_bytes() == (run.folder / name).read_bytes()
+    bare = tmp_path / "bare"
+    assert replace(command, out=str(bare), keep_samples=False).run() == 0
+    assert {path.name for path in (bare / "tiny").iterdir()} == record
 
 
 def test_an_unmixed_network_is_compared_on_mixed_images(tmp_path: Path):
     config = replace(CONFIG, mixing=Mixing("none"), epochs=1)
     train(config, load_data("digits"), tmp_path, progress=False)
-    comparison = compare.compare_run(read_run(tmp_path), replace(RECORDING, modes=("eval",)), tmp_path)["eval"]
+    comparison = compare.compare_run(trained_run(tmp_path), replace(RECORDING, modes=("eval",)), tmp_path).comparison
     recorded = ufm.load(tmp_path / "activations_eval.safetensors")
     assert bool((recorded.class_a != recorded.class_b).any())
     assert comparison.samples == len(recorded.lam) - len(recorded.lam) // 2
@@ -150,10 +149,8 @@ def test_an_unmixed_network_is_compared_on_mixed_images(tmp_path: Path):
     [
         (record, [], "runs: got none"),
         (compare, [], "runs: got none"),
-        (summary, [], "folders: got none"),
         (record, ["nowhere"], "run: got 'nowhere'"),
         (compare, ["nowhere"], "run: got 'nowhere'"),
-        (summary, ["nowhere"], "folders: got 'nowhere'"),
         (record, ["nowhere", "--modes", "both"], "modes"),
         (record, ["nowhere", "--samples", "0"], "samples"),
         (record, ["nowhere", "--split", "all"], "split"),
@@ -171,20 +168,20 @@ def test_bad_arguments_are_named_in_one_line(module, arguments: list[str], named
 def test_an_unfinished_run_is_not_compared(tmp_path: Path):
     train(CONFIG, load_data("digits"), tmp_path, stop_after=1, progress=False)
     with pytest.raises(ValueError, match="run: got .* after 1 of 4 epochs"):
-        compare.compare_run(read_run(tmp_path), RECORDING, tmp_path)
-    (tmp_path / "config.json").write_text("{}")
+        compare.compare_run(trained_run(tmp_path), RECORDING, tmp_path)
+    (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="run: got .* expected the folder of a training run"):
-        read_run(tmp_path)
+        trained_run(tmp_path)
 
 
 def test_a_recording_of_something_else_is_made_anew(tmp_path: Path):
     train(CONFIG, load_data("digits"), tmp_path, stop_after=1, progress=False)
-    record.record_run(read_run(tmp_path), RECORDING)
+    record.record_run(trained_run(tmp_path), RECORDING)
     train(CONFIG, load_data("digits"), tmp_path, progress=False)
-    run = read_run(tmp_path)
+    run = trained_run(tmp_path)
     for recording in (RECORDING, replace(RECORDING, samples=1500), replace(RECORDING, seed=9)):
         compare.compare_run(run, recording, tmp_path)
-        written = json.loads((tmp_path / "comparison.json").read_text())["recordings"]["eval"]
+        written = trained_run(tmp_path).record.recordings["eval"]
         assert (written["epochs"], written["wanted"], written["seed"]) == (
             "4",
             str(recording.samples),
@@ -193,10 +190,3 @@ def test_a_recording_of_something_else_is_made_anew(tmp_path: Path):
     before = RECORDING.path(run, "eval").stat().st_mtime_ns
     compare.compare_run(run, replace(RECORDING, seed=9), tmp_path)
     assert RECORDING.path(run, "eval").stat().st_mtime_ns == before
-
-
-def test_the_page_needs_both_modes(run: TrainedRun, tmp_path: Path):
-    compare.compare_run(run, replace(RECORDING, modes=("eval",)), tmp_path)
-    (tmp_path / "config.json").write_text((run.folder / "config.json").read_text())
-    with pytest.raises(ValueError, match="folders: got .* without train mode"):
-        summary.page([tmp_path])

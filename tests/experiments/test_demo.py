@@ -1,7 +1,6 @@
 """The demo from end to end at tiny size, its claims and its exit status."""
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from experiments.networks import NetworkConfig
 from experiments.training import TrainConfig
 from tests.helpers.networks import following_the_theory
 from ufm.reports import Claim, read_run, report
+from ufm.runs.record import read_record
 from ufm.runs.verification import Verification
 
 # Strong penalties, at which gradient descent takes seconds and not half a minute.
@@ -33,19 +33,20 @@ def test_demo_end_to_end_at_tiny_size(tmp_path: Path, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     assert "FAIL" in out
     assert str(tmp_path / "report.html") in out
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["config"]["train"]["epochs"] == 3
-    assert {(row["classifier"], row["method"]) for row in results["solver"]} == {
+    record = read_run(tmp_path)
+    assert record.training.epochs == 3
+    assert {(solve.classifier, solve.method) for solve in record.solves} == {
         (kind, method) for kind in ("fixed", "free") for method in ("newton", "gradient_descent", "lbfgs")
     }
-    assert all(row["gap"] < 1e-10 for row in results["solver"])
+    assert all(solve.certificate.gap < 1e-10 for solve in record.solves)
     for mode in ("train", "eval"):
-        names = [score["name"] for score in results["comparison"][mode]["scores"]]
+        names = [score.name for score in record.comparisons[mode].scores]
         assert {"closed form", "straight line", "solver, nearest ETF", "own classifier"} <= set(names)
-    exact = [claim for claim in results["claims"] if claim["exact"]]
-    assert all(claim["passed"] for claim in exact)
-    assert len(exact) == 26
-    assert {claim["mode"] for claim in results["claims"] if not claim["exact"]} == {"eval", "train"}
+    assert record.checks is not None
+    assert len(record.checks) == 26
+    assert all(claim.exact and claim.passed for claim in record.checks)
+    assert record.theory is not None
+    assert record.theory.logits.shape == (99, 10)
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 5
     for name in ("planar", "channel", "confidence"):
@@ -85,13 +86,13 @@ def test_a_killed_demo_resumes_and_leaves_no_half_file(tmp_path: Path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert checkpoint.exists()
-    assert not (tmp_path / "results.json").exists()
+    assert not read_record(tmp_path).comparisons
     assert not (tmp_path / "report.html").exists()
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     # The progress line tells from which epoch the second run went on.
     assert ": 0/40 epoch" not in finished.stderr
     assert ": 40/40 epoch" in finished.stderr
-    assert len(json.loads((tmp_path / "results.json").read_text())["training"]) == 40
+    assert len(read_run(tmp_path).history) == 40
 
 
 @pytest.mark.parametrize(

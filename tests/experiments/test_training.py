@@ -25,6 +25,7 @@ from experiments.training.config import from_plain, to_plain
 from experiments.training.loop import learning_rate, soft_loss
 from experiments.training.monitoring import logits_of, measure
 from tests.helpers.training import SMALL, arrays, assert_same_end, metrics, small, trained
+from ufm.runs.record import read_record
 
 ROOT = Path(__file__).parents[2]
 # SMALL on the command line.
@@ -137,7 +138,7 @@ def test_restored_momentum_has_the_layout_of_its_parameter(tmp_path: Path):
 
 def test_another_configuration_and_damage_are_refused(tmp_path: Path):
     trained(small(epochs=1), tmp_path)
-    kept = (tmp_path / "config.json").read_bytes(), (tmp_path / "metrics.jsonl").read_bytes()
+    kept = (tmp_path / "run.json").read_bytes(), (tmp_path / "metrics.jsonl").read_bytes()
     other = small(epochs=1, seed=3, optimiser=OptimiserConfig(learning_rate=0.2))
     with pytest.raises(ValueError, match=r"^out: got .*differs in config.optimiser.learning_rate, config.seed\)"):
         trained(other, tmp_path)
@@ -146,7 +147,7 @@ def test_another_configuration_and_damage_are_refused(tmp_path: Path):
         (tmp_path / "checkpoint.safetensors").write_bytes(damaged)
         with pytest.raises(ValueError, match="^out: got .*not a readable checkpoint"):
             trained(small(epochs=1), tmp_path)
-    assert kept == ((tmp_path / "config.json").read_bytes(), (tmp_path / "metrics.jsonl").read_bytes())
+    assert kept == ((tmp_path / "run.json").read_bytes(), (tmp_path / "metrics.jsonl").read_bytes())
 
 
 def test_a_network_is_loaded_from_its_run(tmp_path: Path):
@@ -160,15 +161,14 @@ def test_a_network_is_loaded_from_its_run(tmp_path: Path):
         load_network(tmp_path / "nowhere" / "checkpoint.safetensors", network)
 
 
-@pytest.mark.parametrize("died_in", ["save_checkpoint", "_write_metrics"])
+@pytest.mark.parametrize("died_in", ["save_checkpoint", "write_history"])
 def test_files_agree_after_a_death_between_two_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, died_in: str):
     trained(SMALL, tmp_path / "whole")
     original, calls = getattr(loop, died_in), []
 
     def dying(*arguments: Any) -> None:
         calls.append(arguments)
-        # The metrics are also written once before the first epoch.
-        if len(calls) == (3 if died_in == "save_checkpoint" else 4):
+        if len(calls) == 3:
             raise KeyboardInterrupt
         original(*arguments)
 
@@ -197,7 +197,7 @@ def test_a_killed_process_loses_one_epoch_at_most(tmp_path: Path):
     trained(SMALL, killed)
     trained(SMALL, whole)
     assert_same_end(killed, whole)
-    assert {path.name for path in killed.iterdir()} == {"checkpoint.safetensors", "config.json", "metrics.jsonl"}
+    assert {path.name for path in killed.iterdir()} == {"checkpoint.safetensors", "run.json", "metrics.jsonl"}
 
 
 def test_measures_are_complete_plausible_and_leave_the_network_alone(tmp_path: Path):
@@ -311,7 +311,7 @@ def test_configurations_survive_the_disk_and_have_names_of_their_own(tmp_path: P
     config = small(network=NetworkConfig("vit", patch=4, etf_multiplier=2.0), mixing=Mixing("cutmix", 0.3), seed=2**60)
     assert from_plain(json.loads(json.dumps(to_plain(config)))) == config
     trained(small(epochs=1), tmp_path)
-    written = json.loads((tmp_path / "config.json").read_text())
+    written = read_record(tmp_path).configuration
     assert from_plain(written["config"]) == small(epochs=1)
     assert written["torch"] == torch.__version__
     assert [(x["from_epoch"], x["device"], x["processes"]) for x in written["sessions"]] == [(0, "cpu", 1)]

@@ -1,6 +1,5 @@
 """Two processes train the network that one trains, and go on where they stopped."""
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from torch import nn
 from experiments.training import processes
 from experiments.training.processes import Processes, share_statistics
 from tests.helpers.training import arrays, metrics, small, trained
+from ufm.runs.record import read_record
 
 TESTS = Path(__file__).parents[1] / "helpers"
 WORDS = ["--train-samples=300", "--network.width=2", "--network.dim=10", "--epochs=3", "--batch-size=100"]
@@ -47,7 +47,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path):
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
-    sessions = json.loads((tmp_path / "parts" / "config.json").read_text())["sessions"]
+    sessions = read_record(tmp_path / "parts").configuration["sessions"]
     assert [session["processes"] for session in sessions] == [2] * len(sessions)
     assert sessions[0]["from_epoch"] == 0 < sessions[-1]["from_epoch"]
     # Either number of processes goes on with what the other began.

@@ -205,7 +205,7 @@ def test_captions_count_the_samples_that_are_drawn(name: str):
 @pytest.mark.parametrize("name", ["boundary", "channel", "layer_fit"])
 def test_captions_say_which_half_was_scored(name: str):
     said = " ".join(drawn(name).caption.split())
-    counts = {some.comparison["samples"] for some in networks.all_networks(RESULTS) if some.name in said}
+    counts = {some.comparison.samples for some in networks.all_networks(RESULTS) if some.name in said}
     shown = re.search(r"Data: ([\d,]+)(?: to ([\d,]+))? samples a run, the scored half", said)
     assert shown is not None
     assert {int(number.replace(",", "")) for number in shown.groups() if number} <= counts

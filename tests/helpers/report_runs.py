@@ -1,7 +1,6 @@
 """Synthetic runs for the tests of the report: activations of known shape, and the folder of a compared run."""
 
 import dataclasses
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,9 @@ import torch
 
 import ufm
 from tests.helpers.networks import following_the_theory
-from ufm._support.files import write_json
+from ufm.runs.record import CalibrationRecord, Layer, RunRecord, Training, write_record
 
-CONFIG: dict[str, Any] = {
-    "config": {
-        "data": "synthetic",
-        "network": {"architecture": "none", "etf_multiplier": None},
-        "mixing": {"kind": "mixup", "alpha": 1.0},
-        "loss": "cross_entropy",
-        "epochs": 2,
-        "seed": 0,
-    }
-}
+TRAINING = Training(data="synthetic", architecture="none", epochs=2, seed=0)
 
 
 def theory_network(num_classes: int = 3, samples: int = 600) -> ufm.Activations:
@@ -49,31 +39,35 @@ def compared(activations: ufm.Activations, weight_decay: float | None = None) ->
     return ufm.compare(activations, ufm.Mixup(len(activations.classifier)), weight_decay=weight_decay)
 
 
-def write_run(folder: Path, activations: ufm.Activations, *, config: Any = CONFIG) -> Path:
+def run_of(activations: ufm.Activations, training: Training = TRAINING, **further: Any) -> RunRecord:
+    """Return the record of a run that was compared in one mode."""
+    K = len(activations.classifier)
+    return RunRecord("made up", K, training, comparisons={"eval": compared(activations)}, **further)
+
+
+def write_run(folder: Path, activations: ufm.Activations, *, training: Training = TRAINING, **further: Any) -> Path:
     """Write the folder of a compared run, as the project's experiments do, and return it."""
-    folder.mkdir(parents=True, exist_ok=True)
     comparison = compared(activations)
-    figures = {**asdict(comparison), "table": comparison.table()}
-    layers = [{**asdict(ufm.layer_pattern(activations, "flat")), "interpolation": 0.95}] if activations.layers else []
-    write_json(
-        folder / "comparison.json",
-        {
-            "recordings": {"eval": activations.description, "train": activations.description},
-            "comparisons": {"eval": figures, "train": figures},
-            "layers": layers,
-        },
-    )
-    write_json(folder / "config.json", config)
-    rows = [
+    layers = [Layer(**asdict(ufm.layer_pattern(activations, "flat")), interpolation=0.95)] if activations.layers else []
+    history = [
         {"epoch": epoch, "test_accuracy": 0.5 + epoch / 10, "test_ece": 0.02}
         | dict.fromkeys(("nc1", "nc2", "nc3", "etf_error"), 1 / (1 + epoch))
         for epoch in range(2)
     ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     K = len(activations.classifier)
     logits = torch.from_numpy(np.random.default_rng(0).normal(size=(400, K)))
-    report = ufm.calibrate(logits, logits.argmax(1))
     predicted = ufm.law_calibration(ufm.Unmixed(K), comparison.beta)
-    write_json(folder / "calibration.json", {"test": asdict(report), "predicted": asdict(predicted)})
+    record = RunRecord(
+        folder.name,
+        K,
+        training,
+        configuration={"config": {"mixing": training.mixing, "data": training.data}},
+        history=history,
+        recordings={"eval": activations.description, "train": activations.description},
+        comparisons={"eval": comparison, "train": comparison},
+        layers=layers,
+        calibration=CalibrationRecord(ufm.calibrate(logits, logits.argmax(1)), predicted),
+    )
+    write_record(dataclasses.replace(record, **further), folder)
     dataclasses.replace(activations, layers={}).save(folder / "summary.safetensors")
     return folder

@@ -1,5 +1,4 @@
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from ufm.plotting import (
     planar_panel,
     reliability_figure,
 )
+from ufm.reports import read_run
 
 NETWORKS = Path(__file__).parents[2] / "experiments" / "results" / "networks"
 
@@ -49,9 +49,7 @@ def samples(K: int = 4, N: int = 200) -> dict[str, torch.Tensor]:
 
 
 def curve(which: str) -> ufm.ChannelCurve:
-    values = json.loads((NETWORKS / "digits-mixup" / "comparison.json").read_text())
-    some = values["comparisons"]["eval"]["curves"][which]
-    return ufm.ChannelCurve(**{key: np.array(value, float) for key, value in some.items() if value is not None})
+    return read_run(NETWORKS / "digits-mixup").comparison.curves[which]
 
 
 def test_planar_figure_has_one_lambda_scale_for_all_panels():

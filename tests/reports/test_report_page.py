@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.report_runs import CONFIG, straight_network, theory_network, write_run
+from tests.helpers.report_runs import TRAINING, straight_network, theory_network, write_run
 from ufm.commands.main import main
 from ufm.reports import Claim, read_run, report
-from ufm.runs import network_claims as measures
+from ufm.runs import exact_claims
 
 _EMPTY = {"meta", "img", "br"}
 _VERDICTS = {"holds", "does not hold", "not applicable"}
@@ -53,10 +53,10 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     place = tmp_path_factory.mktemp("runs")
-    hostile = {"config": {**CONFIG["config"], "data": "<script>alert('x')</script>", "loss": "mean_squared_error"}}
+    hostile = dataclasses.replace(TRAINING, data="<script>alert('x')</script>", loss="mean_squared_error")
     return [
         write_run(place / "tiny", theory_network()),
-        write_run(place / "<b>b&$x", straight_network(), config=hostile),
+        write_run(place / "<b>b&$x", straight_network(), training=hostile),
     ]
 
 
@@ -164,7 +164,7 @@ def test_a_picture_that_cannot_be_drawn_says_why(folders: list[Path]):
 
 
 def test_a_run_without_samples_has_the_pictures_that_need_none(folders: list[Path]):
-    html = report([dataclasses.replace(read_run(folders[0]), samples=None, num_classes=None)], "").html()
+    html = report([dataclasses.replace(read_run(folders[0]), samples=None, folder=None)], "").html()
     assert len(assert_sound(html).of("img")) == 4
     assert "Not drawn" not in html
 
@@ -197,7 +197,7 @@ def test_exit_status_1_if_an_exact_claim_fails(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     wrong = Claim("wrong: gradient norm", "wrong", 1.0, "<=", 0.5, True)
-    monkeypatch.setattr(measures, "verified", lambda *_: (wrong,))
+    monkeypatch.setattr(exact_claims, "verified", lambda *_: (wrong,))
     assert main(["report", str(folders[0]), "--out", str(tmp_path / "x.html")]) == 1
     assert "1 does not" in capsys.readouterr().out
     assert "does not hold" in (tmp_path / "x.html").read_text(encoding="utf-8")

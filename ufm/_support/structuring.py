@@ -41,7 +41,7 @@ def structure(converter: cattrs.Converter, value: Any, kind: type[Kind]) -> Kind
 
 
 def _exactly(*kinds: type) -> Callable[[Any, type], Any]:
-    def hook(value: Any, kind: type) -> Any:
+    def hook(value: Any, kind: Any) -> Any:
         if type(value) not in kinds:
             raise ValueError(f"got {value!r}, expected {' or '.join(each.__name__ for each in kinds)}")
         return kind(value)
@@ -49,7 +49,7 @@ def _exactly(*kinds: type) -> Callable[[Any, type], Any]:
     return hook
 
 
-def _number(value: Any, _: type) -> float:
+def _number(value: Any, _: Any) -> float:
     return math.nan if value is None else _exactly(float, int)(value, float)
 
 
@@ -74,6 +74,6 @@ def _array(value: Any) -> np.ndarray:
     return array
 
 
-def _reason(error: BaseException, kind: type | None) -> str:
+def _reason(error: BaseException, kind: Any) -> str:
     said = str(error) if isinstance(error, ValueError) else ""
     return said or cattrs.v.format_exception(error, kind)

@@ -14,16 +14,16 @@ class Report:
     """One HTML page on trained networks: the paper's claims with evidence and verdict, pictures, configuration."""
 
     runs: tyro.conf.Positional[tuple[str, ...]]
-    """folders of compared runs (with comparison.json) or of a demo (with results.json), or files of recorded
-    activations, which are compared here and now"""
+    """folders of compared runs or of a demo (with run.json), or files of recorded activations, which are compared here
+    and now"""
     out: str = "report.html"
     """file to write"""
     alpha: float | None = 1.0
-    """of the mixup that a network was trained with, > 0, where the run has no config.json; None for no mixup"""
+    """of the mixup that the network of recorded activations was trained with, > 0; None for no mixup"""
     weight_decay: float | None = None
-    """lambda_W of the trained classifier of recorded activations, > 0; needed for the fit-free beta"""
+    """lambda_W of its classifier, > 0; needed for the fit-free beta"""
     loss: str = "cross_entropy"
-    """cross_entropy or mean_squared_error, where the run has no config.json"""
+    """that it was trained with: cross_entropy or mean_squared_error"""
     classes: tuple[int, int, int] = (0, 1, 2)
     """the three classes of the planar picture"""
     json: bool = False
