@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ufm.networks.calibration import CalibrationReport
 from ufm.reports import Claim, Run, network_claims, read_run
 
 # The main runs of each data set are called <key>-mixup, -none, -mse and -etf.
@@ -103,6 +104,13 @@ class Nearness:
         beta = None if one.beta_fit_free is None else one.beta_fit_free / one.beta
         closed, line = (one.score(name).r2 for name in ("closed form", "straight line"))
         return Nearness(run.history[-1]["loss"], closed, line, width, depth, beta)
+
+
+def calibration_of(run: Run) -> CalibrationReport:
+    """Return a run's calibration on test inputs; raise ValueError if it was not measured."""
+    if run.calibration is None:
+        raise ValueError(f"results: got {run.name!r} without calibration, expected one")
+    return run.calibration.test
 
 
 def architectures(results: Committed, data: str) -> list[Nearness]:
