@@ -39,6 +39,10 @@ class ClassPairs:
         """The arguments class_a, class_b and lam of the public measures."""
         return self.class_a, self.class_b, self.lam
 
+    def wide(self) -> "ClassPairs":
+        """Return the same samples, detached, with classes in int64 and lam in float64."""
+        return ClassPairs(self.class_a.long(), self.class_b.long(), self.lam.detach().double())
+
     def ascending(self) -> "ClassPairs":
         """Return the same samples with the smaller class first; lam becomes the weight of that class."""
         a, b = torch.minimum(self.class_a, self.class_b), torch.maximum(self.class_a, self.class_b)

@@ -180,8 +180,8 @@ def load(path: str | Path) -> Activations:
 
 
 def pairs_of(activations: Activations) -> ClassPairs:
-    """Return the class pairs of the samples, lam in float64."""
-    return ClassPairs(activations.class_a, activations.class_b, activations.lam.double())
+    """Return the class pairs of the samples, classes in int64 and lam in float64."""
+    return ClassPairs(activations.class_a, activations.class_b, activations.lam).wide()
 
 
 def check_description(description: Any) -> None:

@@ -319,11 +319,10 @@ def confidence_curve(
     ([0.6, 0.7], [0.75, 0.75])
     """
     z = _logits(logits)
-    pairs = read_pairs(class_a, class_b, lam, *z.shape, device=z.device)
+    pairs = read_pairs(class_a, class_b, lam, *z.shape, device=z.device).wide()
     bins = check_integer("bins", bins, minimum=1)
     mixed = pairs.different()
     z, (a, b, coefficient) = z[mixed], pairs[mixed].columns
-    coefficient = coefficient.detach().to(z)
     predicted = z.argmax(1)
     weight = torch.where(predicted == a, coefficient, 0.0) + torch.where(predicted == b, 1 - coefficient, 0.0)
     index = bin_index(coefficient, bins)

@@ -298,8 +298,7 @@ def _read(logits: Array, class_a: Array, class_b: Array, lam: Array) -> tuple[Te
     N, K = z.shape
     if K < 3:
         raise ValueError(f"logits: got shape {(N, K)}, expected (N, K) with K >= 3")
-    pairs = read_pairs(class_a, class_b, lam, N, K)
-    return z, ClassPairs(pairs.class_a.long(), pairs.class_b.long(), pairs.lam.detach().double())
+    return z, read_pairs(class_a, class_b, lam, N, K).wide()
 
 
 @dataclass(frozen=True)
