@@ -79,8 +79,9 @@ def test_the_same_mistake_has_the_same_message_everywhere(door: str, case: str):
 def test_pair_targets_have_these_messages_too(case: str):
     # Their number is that of lam.
     name, value, message = BAD[case]
+    given: dict[str, Any] = {"class_a": A, "class_b": B, "lam": LAM}
     with pytest.raises(ValueError, match=f"^{message}$"):
-        ufm.PairTargets(3, **{"class_a": A, "class_b": B, "lam": LAM} | {name: value})
+        ufm.PairTargets(3, **given | {name: value})
 
 
 def test_lam_may_have_any_shape():

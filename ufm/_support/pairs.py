@@ -90,12 +90,13 @@ def read_pairs(
     ValueError
         Naming the first of the three that has another shape, another dtype or values out of range.
     """
-    a, b = (read_classes(x, c, count, num_classes, device) for x, c in (("class_a", class_a), ("class_b", class_b)))
+    a = read_classes("class_a", class_a, count, num_classes, device=device)
+    b = read_classes("class_b", class_b, count, num_classes, device=device)
     return ClassPairs(a, b, read_lam(lam, count=count).to(device))
 
 
 def read_classes(
-    name: str, value: Any, count: int, num_classes: int, device: torch.device | str = "cpu"
+    name: str, value: Any, count: int, num_classes: int, *, device: torch.device | str = "cpu"
 ) -> Int[Tensor, "N"]:
     """Return `count` classes as an integer tensor; raise ValueError, naming them, unless in 0..num_classes-1."""
     try:

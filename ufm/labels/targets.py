@@ -222,7 +222,7 @@ def _column(name: str, value: Any, labels: Tensor) -> Tensor | None:
         return None
     if name == "lam":
         return read_lam(value, count=len(labels)).to(labels.device)
-    return read_classes(name, value, *labels.shape, labels.device)
+    return read_classes(name, value, *labels.shape, device=labels.device)
 
 
 def _probabilities(weights: Any, like: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Trained networks held against the theory: recording, measuring, comparing."""
+"""Trained networks compared with the theory: recording, measuring, comparing."""

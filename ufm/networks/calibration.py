@@ -345,7 +345,7 @@ def _logits(logits: Any) -> Tensor:
 def _samples(logits: Any, classes: Any) -> tuple[Tensor, Tensor]:
     """Return logits (N, K) in float64 and classes (N,) in int64; raise ValueError unless they fit together."""
     z = _logits(logits)
-    return z, read_classes("classes", classes, *z.shape, z.device).long()
+    return z, read_classes("classes", classes, *z.shape, device=z.device).long()
 
 
 def _measure(z: Tensor, y: Tensor, bins: int) -> MeasuredCalibration:

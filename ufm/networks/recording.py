@@ -135,7 +135,7 @@ def record(
                 watch.start(count, pool)
                 runner(batch.inputs)
                 watch.finish()
-                pairs = read_pairs(**labels, count=count, num_classes=num_classes)
+                pairs = read_pairs(labels["class_a"], labels["class_b"], labels["lam"], count, num_classes)
                 labels |= {"class_a": pairs.class_a.long(), "class_b": pairs.class_b.long()}
                 keep = count if left is None else min(count, left)
                 for name, rows in columns.items():
