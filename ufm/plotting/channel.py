@@ -116,8 +116,12 @@ def confidence_figure(network: ChannelCurve, solver: ChannelCurve | None, lines:
 
     Parameters
     ----------
-    network, solver, lines
-        As in `channel_figure`; the lines need a confidence.
+    network : ChannelCurve
+        As in `channel_figure`.
+    solver : ChannelCurve or None
+        As in `channel_figure`.
+    lines : sequence of Line
+        Predictions, each with a confidence.
 
     Returns
     -------
