@@ -108,7 +108,7 @@ def summarise(activations: ufm.Activations, samples: int = _SUMMARY_SAMPLES) -> 
     An isometry on that space, so that all differences of logits are as recorded; what is outside of it, which the
     theory has nothing of, is left out, so that angles and lengths are those of the projected features.
     """
-    head = Head(activations.classifier, activations.bias)
+    head = Head.of(activations.classifier, activations.bias)
     basis, centre = head.basis, activations.classifier.double().mean(0)
     few = slice(samples)
     features = activations.features[few].double()

@@ -1,6 +1,6 @@
 """The public names, each with the module that holds it: read by type checkers, and at run time by `ufm`."""
 
-from .labels.laws import (
+from .labels.custom import (
     CustomLaw as CustomLaw,
 )
 from .labels.laws import (

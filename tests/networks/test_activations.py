@@ -224,8 +224,7 @@ def test_activations_that_do_not_fit_are_named_also_on_loading(change: dict, nam
     with pytest.raises(ValueError, match=f"^{named}"):
         dataclasses.replace(recorded, **change)
     path = tmp_path / "a.safetensors"
-    for name, value in change.items():
-        object.__setattr__(recorded, name, value)
+    vars(recorded).update(change)
     recorded.save(path)
     with pytest.raises(ValueError, match=f"^file: .*{named}"):
         ufm.load(path)
@@ -237,14 +236,14 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     recorded.save(path)
     before = path.read_bytes()
 
-    def half_written(target: Path, arrays: dict, metadata: dict) -> None:
-        Path(target).write_bytes(b"half")
+    def half_written(block: torch.Tensor) -> torch.Tensor:
         raise OSError("disk full")
 
-    monkeypatch.setattr("ufm.networks.activations.write_tensors", half_written)
+    monkeypatch.setattr("ufm._support.tensorfile.bytes_of", half_written)
     with pytest.raises(OSError, match="disk full"):
         recorded.save(path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_arrays_that_share_memory_are_saved(tmp_path: Path):

@@ -14,7 +14,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 import ufm
 from tests.helpers import strategies
-from ufm.networks.channel import lambda_bin
+from ufm._support.pairs import bin_index
 
 
 def drawn(seed: int, N: int = 300, K: int = 5, scale: float = 2.0, temperature: float = 1.0):
@@ -357,7 +357,7 @@ def test_confidence_curve_of_the_theorys_predictions():
     labels = np.zeros((500, K))
     labels[np.arange(500), a], labels[np.arange(500), b] = lam, 1 - lam
     curve = ufm.confidence_curve(torch.as_tensor(ufm.prox_logsumexp(labels, 200.0).logits).numpy(), a, b, lam, bins=5)
-    index, theory = lambda_bin(lam, 5), np.asarray(ufm.confidence(lam, 200.0, K))
+    index, theory = bin_index(torch.from_numpy(lam), 5).numpy(), np.asarray(ufm.confidence(lam, 200.0, K))
     for i in range(5):
         assert curve.confidence[i] == pytest.approx(theory[index == i].mean())
         assert curve.weight[i] == pytest.approx(np.maximum(lam, 1 - lam)[index == i].mean())

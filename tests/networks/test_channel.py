@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import ufm
 from tests.helpers import strategies
-from ufm.networks.channel import lambda_bin
+from ufm._support.pairs import bin_index
 
 Samples = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -46,7 +46,7 @@ def test_channel_curve_reads_the_closed_form(K: int, beta: float, seed: int):
     mixed = a != b
     assert curve.count.sum() == mixed.sum()
     exact = ufm.channel(lam[mixed], beta, K)
-    index = lambda_bin(lam[mixed], 5)
+    index = bin_index(torch.from_numpy(lam[mixed]), 5).numpy()
     for i in range(5):
         if (index == i).any():
             assert curve.width[i] == pytest.approx(exact.width[index == i].mean(), rel=1e-6, abs=1e-9)
@@ -61,7 +61,7 @@ def test_confidence_and_bin_edges():
     logits = np.array([[np.log(6.0), np.log(3.0), 0.0]] * 2)
     curve = ufm.channel_curve(logits, np.array([0, 0]), np.array([1, 1]), np.array([0.0, 1.0]), bins=2)
     np.testing.assert_allclose(curve.confidence, 0.6)
-    np.testing.assert_array_equal(lambda_bin(np.array([0, 0.5, 0.999, 1.0]), 2), [0, 1, 1, 1])
+    np.testing.assert_array_equal(bin_index(torch.from_numpy(np.array([0, 0.5, 0.999, 1.0])), 2).numpy(), [0, 1, 1, 1])
 
 
 def test_bands_hold_the_mean_and_come_from_the_seed():

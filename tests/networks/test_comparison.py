@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import ufm
 from tests.helpers import strategies
 from tests.helpers.networks import following_the_theory
-from ufm._support.pairs import Pairs, halves, r_squared
+from ufm._support.pairs import halves
+from ufm.networks.activations import pairs_of
 
 
 def numbers(value: Any) -> Iterator[tuple[str, Any]]:
@@ -349,25 +350,9 @@ def test_both_kinds_of_samples_are_needed(kind: str):
     a = activations.class_a
     lacking = dataclasses.replace(activations, class_b=(a + (kind == "same")) % 5)
     with pytest.raises(ValueError, match="^activations: got 60 samples"):
-        halves(lacking)
+        halves(pairs_of(lacking))
     with pytest.raises(ValueError, match="^activations: got 60 samples"):
         ufm.compare(lacking, ufm.Mixup(5), solver=False)
-
-
-def test_halves_share_no_sample_and_stay_the_same():
-    activations = following_the_theory(100.0, samples=101)
-    one, other = halves(activations)
-    assert (len(one), len(other)) == (50, 51)
-    assert sorted(torch.cat([one, other]).tolist()) == list(range(101))
-    assert all(torch.equal(x, y) for x, y in zip((one, other), halves(activations), strict=True))
-
-
-def test_cells_and_r2_by_hand():
-    pairs = Pairs(torch.tensor([0, 2, 1, 1]), torch.tensor([2, 0, 1, 2]), torch.tensor([0.3, 0.8, 0.5, 1.0]))
-    # Pair (0, 2) is number 2 of 3 x 3, with weights 0.3 and 1 - 0.8 of class 0; (1, 2) is number 5.
-    assert pairs.cells(3, 4).tolist() == [2 * 4 + 1, 2 * 4 + 0, -1, 5 * 4 + 3]
-    truth = torch.tensor([[0.0, 0], [2, 0], [4, 6]])
-    assert r_squared(truth, truth + 1) == pytest.approx(1 - 6 / 32)
 
 
 def test_equal_rows_of_a_classifier_are_named():

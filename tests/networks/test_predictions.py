@@ -54,28 +54,28 @@ def test_centred_logits_have_no_mean_and_the_same_differences():
 
 def test_the_head_is_centred():
     W, b = skewed(), torch.arange(5.0)
-    head = Head(W.float(), b)
+    head = Head.of(W.float(), b)
     assert head.rows.dtype == torch.float64
     assert head.rows.sum(0).abs().max() < 1e-12
     torch.testing.assert_close(head.rows, W - W.mean(0), atol=1e-6, rtol=0)
     assert head.bias is not None
     torch.testing.assert_close(head.bias, b.double() - 2)
     assert head.multiplier == pytest.approx((W - W.mean(0)).square().sum(1).mean().sqrt().item())
-    assert Head(W, None).bias is None
+    assert Head.of(W, None).bias is None
     # A common offset of the rows is not seen by softmax: it is no defect of the ETF.
-    assert Head(etf() + 3, None).etf.relative_error < 1e-12
-    assert Head(etf(), None).feature_decay(20.0) == pytest.approx(1.3**2 * 5 / (4 * 20))
+    assert Head.of(etf() + 3, None).etf.relative_error < 1e-12
+    assert Head.of(etf(), None).feature_decay(20.0) == pytest.approx(1.3**2 * 5 / (4 * 20))
 
 
 @pytest.mark.parametrize("classifier", [torch.zeros(4, 6), torch.full((4, 6), 0.1), torch.randn(1, 6).expand(4, 6)])
 def test_a_classifier_of_equal_rows_is_named(classifier: torch.Tensor):
     with pytest.raises(ValueError, match="^classifier: got rows that are all equal"):
-        Head(classifier, None)
+        Head.of(classifier, None)
 
 
 @pytest.mark.parametrize("classifier", [etf(), skewed()])
 def test_etf_features_give_back_the_logits(classifier: torch.Tensor):
-    head = Head(classifier, None)
+    head = Head.of(classifier, None)
     z = centred(torch.randn(30, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     h = head.etf_features(z)
     torch.testing.assert_close(h @ head.etf_rows.T, z)
@@ -89,7 +89,7 @@ def test_etf_features_give_back_the_logits(classifier: torch.Tensor):
 
 @pytest.mark.parametrize("bias", [None, torch.full((5,), 0.7)])
 def test_own_classifier_is_the_closed_form_for_an_etf(bias: torch.Tensor | None):
-    head, labels = Head(etf() - 2, bias), following_the_theory(1.0, samples=100).labels
+    head, labels = Head.of(etf() - 2, bias), following_the_theory(1.0, samples=100).labels
     prediction = own_classifier(head, labels, head.feature_decay(40.0))
     z = closed_form(labels, 40.0)
     torch.testing.assert_close(prediction.logits, z, atol=1e-8, rtol=0)
@@ -98,7 +98,7 @@ def test_own_classifier_is_the_closed_form_for_an_etf(bias: torch.Tensor | None)
 
 def test_own_decay_is_recovered():
     network = with_own_classifier(skewed(), torch.linspace(-1, 1, 5, dtype=torch.float64), 0.02)
-    head, logits = Head(network.classifier, network.bias), centred(network.logits)
+    head, logits = Head.of(network.classifier, network.bias), centred(network.logits)
     beta = fit_beta(network.labels, logits)
     assert fit_own_decay(head, network.labels, logits, beta) == pytest.approx(0.02, rel=1e-3)
     # Far off: the start is the beta that fits best, and the search goes a factor of 1000 around it.
@@ -107,7 +107,7 @@ def test_own_decay_is_recovered():
 
 @pytest.mark.parametrize("classifier", [etf(), skewed(size=1.0)])
 def test_the_direct_solve_checks_the_closed_form_for_any_classifier(classifier: torch.Tensor):
-    head, labels = Head(classifier, None), following_the_theory(1.0, samples=60).labels
+    head, labels = Head.of(classifier, None), following_the_theory(1.0, samples=60).labels
     prediction, converged = solved(head, labels, 90.0)
     assert converged
     z = closed_form(labels, 90.0)

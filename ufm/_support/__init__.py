@@ -1,1 +1,1 @@
-"""What every room uses: where values from outside are checked, files, console, progress."""
+"""Shared by every room: checks of outside values, files, console, progress. Imports nothing from the rooms above."""

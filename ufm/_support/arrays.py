@@ -1,7 +1,7 @@
-"""Arrays in, arrays out: conversion at the public boundary, and the checks that every entry point shares.
+"""Conversion of arrays at the public boundary, and the argument checks that every room shares.
 
-Torch is the one numerical backend. A public function that takes arrays accepts NumPy arrays, torch tensors
-or nested sequences, computes with tensors and answers in the kind that it was given.
+Torch is the only numerical backend. A public function accepts NumPy arrays, torch tensors or nested sequences,
+computes with tensors, and returns the kind of array that it was given.
 """
 
 import dataclasses
@@ -18,10 +18,29 @@ Result = TypeVar("Result")
 
 
 def to_tensor(name: str, value: Any, *, ndim: int | None = None, finite: bool = True) -> Tensor:
-    """Return `value` as a floating-point tensor; float32 and float64 are kept, whole numbers become float64.
+    """Return `value` as a floating-point tensor: float32 and float64 are kept, integers become float64.
 
-    Raises ValueError, naming the argument `name`, for what is not an array of finite real numbers or has
-    another number of dimensions than `ndim`.
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the error message.
+    value : array, tensor, number or nested sequence
+        What the caller passed. A tensor stays on its device and in its graph.
+    ndim : int, optional
+        Number of dimensions that the array must have.
+    finite : bool
+        Whether NaN and infinite entries are refused.
+
+    Returns
+    -------
+    Tensor
+        A float32 or float64 tensor, sharing memory with `value` where possible.
+
+    Raises
+    ------
+    ValueError
+        If `value` is not an array of real numbers, or has the wrong number of dimensions or entries that are
+        not finite.
     """
     if isinstance(value, Tensor):
         tensor = value
@@ -39,13 +58,23 @@ def to_tensor(name: str, value: Any, *, ndim: int | None = None, finite: bool = 
         raise ValueError(f"{name}: got dtype {tensor.dtype}, expected float32 or float64")
     if ndim is not None and tensor.ndim != ndim:
         raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {ndim} dimensions")
-    if finite and not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{name}: got NaN or infinite entries, expected finite numbers")
+    if finite:
+        check_finite(name, tensor)
     return tensor
 
 
+def check_finite(name: str, value: Tensor) -> None:
+    """Raise ValueError unless all entries of `value` are finite; needs no memory of the size of `value`."""
+    # Both ends are NaN if any entry is.
+    if value.numel() and not bool(torch.isfinite(torch.stack(value.detach().aminmax())).all()):
+        raise ValueError(f"{name}: got NaN or infinite entries, expected finite numbers")
+
+
 def in_kind(result: Result, *inputs: Any) -> Result:
-    """Return `result` as it is if any of `inputs` is a tensor, else with its tensors turned into NumPy arrays."""
+    """Return `result` unchanged if any of `inputs` is a tensor; otherwise turn its tensors into NumPy arrays.
+
+    `result` is a tensor or a dataclass; the fields of a dataclass are converted recursively.
+    """
     return result if any(isinstance(value, Tensor) for value in inputs) else _to_numpy(result)
 
 
@@ -61,7 +90,7 @@ def _to_numpy(result: Any) -> Any:
 def check_number(
     name: str, value: Any, *, above: float = -math.inf, minimum: float = -math.inf, below: float = math.inf
 ) -> float:
-    """Return `value` as a float if it is finite, > `above`, >= `minimum` and < `below`; else raise ValueError."""
+    """Return `value` as a float, or raise ValueError unless it is finite, > `above`, >= `minimum` and < `below`."""
     allowed = [f"> {above:g}"] if above > -math.inf else []
     allowed += [f">= {minimum:g}"] if minimum > -math.inf else []
     allowed += [f"< {below:g}"] if below < math.inf else []
@@ -78,7 +107,7 @@ def check_number(
 
 
 def check_integer(name: str, value: Any, *, minimum: int, maximum: int | None = None) -> int:
-    """Return `value` as an int if it is a whole number from `minimum` to `maximum`; else raise ValueError."""
+    """Return `value` as an int, or raise ValueError unless it is a whole number from `minimum` to `maximum`."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < minimum or (maximum is not None and value > maximum):
         upper = "" if maximum is None else f" and <= {maximum}"
@@ -93,10 +122,10 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
 
 
 def check_labels(labels: Float[Tensor, "... K"], name: str = "labels") -> None:
-    """Raise ValueError unless every row of `labels` lies on the simplex, up to the rounding of its sum.
+    """Raise ValueError unless every row of `labels` lies on the simplex, up to rounding of its sum.
 
-    The tolerance on a row's sum is the square root of the dtype's machine epsilon: wide enough for labels that
-    were formed in half the digits, far too narrow for a forgotten normalisation.
+    The tolerance on a row's sum is the square root of the dtype's machine epsilon. That accepts labels computed
+    to half the digits, and still catches a forgotten normalisation.
     """
     if labels.ndim == 0 or labels.shape[-1] < 2:
         raise ValueError(f"{name}: got shape {tuple(labels.shape)}, expected rows with at least 2 classes")

@@ -13,10 +13,23 @@ from typing import Any
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, renamed to it if the block succeeds and removed if it does not."""
+    """Write a file atomically: yield a temporary path, and rename it to `path` if the block succeeds.
+
+    If the block fails, the temporary file is removed and what was at `path` stays. Missing folders are made.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file's final path.
+
+    Yields
+    ------
+    Path
+        A path in the same folder, to write to.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # One name per target, so that what a killed run leaves is overwritten by the next and does not pile up.
+    # One temporary name per target: what a killed run leaves behind is overwritten by the next run.
     temporary = target.with_name(f".part.{target.name}")
     try:
         yield temporary
@@ -28,18 +41,29 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def to_json(value: Any, *, indent: int | None = 2) -> str:
-    """Return `value` as JSON text; NumPy arrays and numbers become lists and numbers, NaN and infinity null."""
+    """Return `value` as JSON text.
+
+    NumPy arrays, NumPy numbers and tensors become lists and numbers; NaN and infinite numbers become null.
+    """
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as JSON to `path`, atomically."""
+    write_text(path, to_json(value) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` in UTF-8, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(to_json(value) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV text under the keys of all of them, in order of first appearance; None becomes empty."""
+    """Return rows as CSV text, with the keys of all rows as columns in order of first appearance.
+
+    None, NaN, infinite numbers and missing keys become empty cells.
+    """
     text = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -50,8 +74,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write `rows` as CSV to `path`, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(to_csv(rows), encoding="utf-8")
+    write_text(path, to_csv(rows))
 
 
 def _plain(value: Any) -> Any:

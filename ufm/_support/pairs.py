@@ -1,48 +1,155 @@
-"""Samples of a recording: their halves, the cells of pair and lambda that they fall into, and R^2 over them."""
+"""Mixed samples as class pairs: the one check of class_a, class_b and lam, bins of lambda, cells, and random halves.
+
+A mixed sample has the soft label lam e_a + (1 - lam) e_b. Every room that takes class_a, class_b and lam reads them
+here, so that the same input gives the same error message everywhere.
+"""
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ufm.networks.activations import Activations
-from ufm.networks.channel import lambda_bin
+from ufm._support.arrays import to_tensor
+
+# The integer dtypes for which torch has minimum and maximum.
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
-    """The two classes of each sample, and the weight of the first."""
+class ClassPairs:
+    """The two classes of each sample, and the weight of the first; see `read_pairs`."""
 
-    a: Int[Tensor, "N"]
-    b: Int[Tensor, "N"]
+    class_a: Int[Tensor, "N"]
+    class_b: Int[Tensor, "N"]
     lam: Float[Tensor, "N"]
 
-    @staticmethod
-    def of(activations: Activations, rows: Int[Tensor, "N"]) -> "Pairs":
-        """Return those of some rows of a recording."""
-        return Pairs(activations.class_a[rows], activations.class_b[rows], activations.lam[rows].double())
+    def __len__(self) -> int:
+        """Return the number of samples N."""
+        return len(self.lam)
+
+    def __getitem__(self, rows: Tensor | slice) -> "ClassPairs":
+        """Return the pairs of some rows."""
+        return ClassPairs(self.class_a[rows], self.class_b[rows], self.lam[rows])
 
     @property
     def columns(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The three arrays, in the order in which the measures take them."""
-        return self.a, self.b, self.lam
+        """The arguments class_a, class_b and lam of the public measures."""
+        return self.class_a, self.class_b, self.lam
+
+    def wide(self) -> "ClassPairs":
+        """Return the same samples, detached, with classes in int64 and lam in float64."""
+        return ClassPairs(self.class_a.long(), self.class_b.long(), self.lam.detach().double())
+
+    def ascending(self) -> "ClassPairs":
+        """Return the same samples with the smaller class first; lam becomes the weight of that class."""
+        a, b = torch.minimum(self.class_a, self.class_b), torch.maximum(self.class_a, self.class_b)
+        return ClassPairs(a, b, torch.where(self.class_a < self.class_b, self.lam, 1 - self.lam))
+
+    def different(self) -> Bool[Tensor, "N"]:
+        """Return which samples mix two different classes; raise ValueError if none does."""
+        mixed = self.class_a != self.class_b
+        if not bool(mixed.any()):
+            raise ValueError("class_a, class_b: got same-class pairs only, expected some of different classes")
+        return mixed
 
     def cells(self, num_classes: int, bins: int) -> Int[Tensor, "N"]:
-        """Return the index of the (class pair a < b, bin of the weight of a) of each sample, -1 for same-class ones."""
-        low, high = torch.minimum(self.a, self.b), torch.maximum(self.a, self.b)
-        weight = torch.where(self.a < self.b, self.lam, 1 - self.lam)
-        index = torch.from_numpy(lambda_bin(weight.numpy(), bins))
-        return torch.where(self.a == self.b, -1, (low * num_classes + high) * bins + index)
+        """Return each sample's cell: its class pair a < b and the bin of the weight of a; -1 for same-class samples."""
+        pair = self.ascending()
+        index = (pair.class_a.long() * num_classes + pair.class_b) * bins + bin_index(pair.lam, bins)
+        return torch.where(self.class_a == self.class_b, -1, index)
 
 
-def halves(activations: Activations) -> tuple[Tensor, Tensor]:
-    """Return the rows of two random halves, always the same ones: one to fit to, one to score on.
+def read_pairs(
+    class_a: Any, class_b: Any, lam: Any, count: int, num_classes: int, *, device: torch.device | str = "cpu"
+) -> ClassPairs:
+    """Return the class pairs of `count` mixed samples, checked.
 
-    Raises ValueError unless both have at least two same-class and two different-class samples.
+    Parameters
+    ----------
+    class_a, class_b : (count,) arrays of integers
+        The two classes, in 0..num_classes-1; see `read_classes`.
+    lam : (count,) array
+        The weight of class_a, in [0, 1]; see `read_lam`.
+    count : int
+        Number of samples that the other arguments of the caller have.
+    num_classes : int
+        Number of classes K.
+    device : torch.device or str
+        Where the tensors are put.
+
+    Returns
+    -------
+    ClassPairs
+        Integer and floating-point dtypes are those of the arguments.
+
+    Raises
+    ------
+    ValueError
+        Naming the first of the three that has another shape, another dtype or values out of range.
     """
-    N = len(activations.lam)
-    mixed = activations.class_a != activations.class_b
+    a = read_classes("class_a", class_a, count, num_classes, device=device)
+    b = read_classes("class_b", class_b, count, num_classes, device=device)
+    return ClassPairs(a, b, read_lam(lam, count=count).to(device))
+
+
+def read_classes(
+    name: str, value: Any, count: int, num_classes: int, *, device: torch.device | str = "cpu"
+) -> Int[Tensor, "N"]:
+    """Return `count` classes as an integer tensor; raise ValueError, naming them, unless in 0..num_classes-1."""
+    try:
+        if isinstance(value, Tensor):
+            classes = value.to(device)
+        else:
+            array = np.asarray(value, order="C")
+            # Torch has no minimum of wide unsigned integers, and an empty list has no integer dtype of its own.
+            array = array.astype(np.int64) if array.dtype.kind == "u" or not array.size else array
+            classes = torch.as_tensor(array, device=device)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: got {type(value).__name__}, expected an array of whole numbers") from error
+    if tuple(classes.shape) != (count,):
+        raise ValueError(f"{name}: got shape {tuple(classes.shape)}, expected {(count,)}")
+    whole = classes.dtype in _INTEGERS
+    if not whole or (count and (int(classes.min()) < 0 or int(classes.max()) >= num_classes)):
+        ends = f" from {classes.min()} to {classes.max()}" if whole else ""
+        raise ValueError(f"{name}: got {classes.dtype}{ends}, expected whole numbers in 0..{num_classes - 1}")
+    return classes
+
+
+def read_lam(value: Any, *, ndim: int | None = None, count: int | None = None) -> Float[Tensor, "..."]:
+    """Return mixing coefficients as a floating-point tensor; raise ValueError, naming lam, unless all are in [0, 1].
+
+    `ndim` is the number of dimensions that they must have; `count` asks for the shape (count,).
+    """
+    lam = to_tensor("lam", value, ndim=ndim if count is None else 1)
+    if count is not None and len(lam) != count:
+        raise ValueError(f"lam: got shape {tuple(lam.shape)}, expected {(count,)}")
+    if not bool(((lam >= 0) & (lam <= 1)).all()):
+        raise ValueError("lam: got values outside the interval, expected 0 <= lam <= 1")
+    return lam
+
+
+def bin_index(values: Float[Tensor, "N"], bins: int) -> Int[Tensor, "N"]:
+    """Return the index of the equal-width bin of [0, 1] that each value falls into; 1 belongs to the last bin."""
+    return (values * bins).long().clamp(max=bins - 1)
+
+
+def cell_means(
+    values: Float[Tensor, "n D"], index: Int[Tensor, "n"], count: Int[Tensor, "C"] | Float[Tensor, "C"]
+) -> Float[Tensor, "C D"]:
+    """Return the mean over each cell, given each sample's cell and the number of samples in each cell."""
+    return values.new_zeros(len(count), values.shape[1]).index_add_(0, index, values) / count[:, None]
+
+
+def halves(pairs: ClassPairs) -> tuple[Int[Tensor, "n"], Int[Tensor, "m"]]:
+    """Return the rows of two random halves, the same ones in every call: one to fit on, one to score on.
+
+    Raises ValueError unless each half has at least two same-class and two different-class samples.
+    """
+    N = len(pairs)
+    mixed = pairs.class_a != pairs.class_b
     order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
     both = order[: N // 2], order[N // 2 :]
     if any(int(mixed[half].sum()) < 2 or int((~mixed[half]).sum()) < 2 for half in both):

@@ -1,8 +1,9 @@
-"""Safetensors files written piece by piece and opened as a map, so that neither holds their arrays in memory.
+"""Safetensors files that are written piece by piece and read by memory mapping, so that arrays need not fit in memory.
 
-The container is that of the safetensors library: eight bytes (little-endian) with the length of a JSON header; the
-header, which gives every array's dtype, shape and place, and text under "__metadata__"; the arrays' bytes, without
-gaps. Source: https://github.com/huggingface/safetensors, "Format".
+The format is that of the safetensors library. Eight bytes (little-endian) hold the length of a JSON header. The header
+gives every array's dtype, shape and offsets, and text under "__metadata__". The arrays' bytes follow without gaps.
+Reference: https://github.com/huggingface/safetensors, "Format". The library itself writes only arrays that are in
+memory; reading is left to it.
 """
 
 import json
@@ -18,7 +19,9 @@ from jaxtyping import UInt8
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-# What NumPy has too.
+from ufm._support.files import atomic_path
+
+# The dtypes that NumPy has too, so that a file can be read without torch.
 _CODES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -29,14 +32,14 @@ _CODES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-# Bytes that are copied at a time.
+# Number of bytes copied at a time.
 _PIECE = 2**20
 
 
 def stored_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype in which the array `name` is stored: float32 for shorter floats, else its own.
+    """Return the dtype in which the array `name` is stored: float32 for shorter floats, otherwise its own.
 
-    Raises ValueError for what NumPy does not have, complex numbers included.
+    Raises ValueError for complex numbers and for dtypes that NumPy does not have.
     """
     stored = torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype
     if stored not in _CODES:
@@ -45,20 +48,32 @@ def stored_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
 
 
 def bytes_of(value: Tensor) -> UInt8[Tensor, "n"]:
-    """Return the bytes of `value` in the order of its entries, as a view if these lie side by side."""
-    # A single entry counts as such whatever its strides, but could not be seen as bytes with them.
+    """Return the bytes of `value` in the order of its entries, as a view if `value` is contiguous."""
+    # A tensor of one entry is contiguous whatever its strides, but those strides can prevent a view as bytes.
     return value.detach().contiguous().as_strided((value.numel(),), (1,)).view(torch.uint8)
 
 
 class Rows:
-    """Rows of one array in the order in which they come: in memory or, given a folder, in a nameless file there.
+    """The rows of one array, appended batch by batch: kept in memory or, given a folder, in a nameless file there.
 
-    Without a name, the file's space is free again once it is closed, even by a kill. Every block is kept as it is, so
-    it must not be changed afterwards.
+    The system frees the space of a nameless file as soon as it is closed, even if the process is killed. In memory,
+    blocks are kept without a copy, so they must not be changed after they were appended.
+
+    Parameters
+    ----------
+    name : str
+        Name of the array, for error messages.
+    folder : Path, optional
+        Folder of the nameless file; by default rows stay in memory.
+
+    Raises
+    ------
+    OSError
+        If no file can be made in the folder.
     """
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
-        """Open the file; raise OSError if the folder does not take one."""
+        """Open the file, if there is a folder for it."""
         self.name = name
         self.dtype = torch.float32
         self._count, self._row = 0, torch.Size()
@@ -67,11 +82,11 @@ class Rows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of all rows so far, together."""
+        """Shape of the array that all rows so far make."""
         return (self._count, *self._row)
 
     def append(self, block: Tensor) -> None:
-        """Add rows (n, ...); raise ValueError unless they have shape and dtype of the rows before."""
+        """Append rows (n, ...); raise ValueError unless their shape and dtype are those of the rows before."""
         dtype, row = stored_dtype(self.name, block.dtype), block.shape[1:]
         if self._count and (dtype, row) != (self.dtype, self._row):
             kinds = f"{dtype} of shape {tuple(row)} after {self.dtype} of shape {tuple(self._row)}"
@@ -85,13 +100,13 @@ class Rows:
             self._file.write(_bytes(block))
 
     def tensor(self) -> Tensor:
-        """Return all rows as one tensor, in memory, and let go of the blocks."""
+        """Return all rows, which must be in memory, as one tensor; the blocks are released."""
         whole = torch.cat(self._blocks)
         self._blocks.clear()
         return whole
 
     def pieces(self) -> Iterator[memoryview | bytes]:
-        """Yield the bytes of all rows; of a file, which is closed at the end, to give back its space."""
+        """Yield the bytes of all rows; a file is closed at the end, which frees its space."""
         yield from map(_bytes, self._blocks)
         if self._file is not None:
             self._file.seek(0)
@@ -100,17 +115,31 @@ class Rows:
             self.close()
 
     def close(self) -> None:
-        """Let go of the rows."""
+        """Release the memory or the file that holds the rows."""
         self._blocks.clear()
         if self._file is not None:
             self._file.close()
 
 
-def write_tensors(path: Path, arrays: Mapping[str, Tensor | Rows], metadata: dict[str, str]) -> None:
-    """Write `arrays` to a safetensors file at `path`, a piece at a time, floats shorter than float32 as float32.
+def write_tensors(path: str | Path, arrays: Mapping[str, Tensor | Rows], metadata: dict[str, str]) -> None:
+    """Write `arrays` to one safetensors file, atomically and a piece at a time.
 
-    Every array starts at a multiple of its item's size: the header ends at one of eight, and wider items come first.
-    Raises ValueError for an array that NumPy could not read.
+    Every array starts at a multiple of its item size: the header's length is a multiple of eight, and arrays are in
+    falling order of item size.
+
+    Parameters
+    ----------
+    path : str or Path
+        Path of the file.
+    arrays : mapping of tensors or Rows
+        The arrays by name; floats shorter than float32 are stored as float32.
+    metadata : dict of str
+        Text stored in the header.
+
+    Raises
+    ------
+    ValueError
+        If NumPy does not have the dtype of an array.
     """
     if sys.byteorder != "little":
         raise NotImplementedError("safetensors files are little-endian, and this machine is not")
@@ -124,7 +153,7 @@ def write_tensors(path: Path, arrays: Mapping[str, Tensor | Rows], metadata: dic
         header[name] = {"dtype": _CODES[dtypes[name]], "shape": shape, "data_offsets": (start, end)}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
             value = arrays[name]
@@ -133,9 +162,26 @@ def write_tensors(path: Path, arrays: Mapping[str, Tensor | Rows], metadata: dic
 
 
 def map_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return arrays and metadata of a safetensors file; an array's bytes are read when they are first used.
+    """Return the arrays of a safetensors file, memory-mapped, and its metadata.
 
-    Writing into the tensors does not change the file. Raises ValueError if the file is missing or damaged.
+    An array's bytes are read when they are first used. Writing into a tensor does not change the file.
+
+    Parameters
+    ----------
+    path : str or Path
+        Path of the file.
+
+    Returns
+    -------
+    arrays : dict of tensors
+        The arrays by name.
+    metadata : dict of str
+        The text in the header.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or damaged.
     """
     if not Path(path).is_file():
         what = "is not a file" if Path(path).exists() else "does not exist"

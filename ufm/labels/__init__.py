@@ -1,1 +1,1 @@
-"""Laws of the soft label, the weighted targets that they make, and the quadrature behind them."""
+"""Laws of the soft label, the weighted targets that they give, and the quadrature that they need."""

@@ -1,8 +1,9 @@
-"""Laws of the soft label: with what probability which label occurs.
+"""Probability laws of the soft label.
 
-Each law has two forms: `targets` writes it out, one row per label and every choice of classes; `orbits` writes one
-label per orbit of the class permutations, at a cost free of the number of classes. Coefficients lambda come from
-`nodes` quadrature nodes, a discrete law of its own, or in `orbits(None)` from a rule for the continuous law.
+Each law has two forms. `targets` writes it out: one row per label, for every choice of classes. `orbits` keeps one
+label per orbit of the class permutations, so its cost does not depend on the number of classes. Mixing coefficients
+lambda come from `nodes` quadrature nodes, which are a discrete law in their own right; `orbits(None)` uses a quadrature
+rule for the continuous law instead.
 """
 
 import itertools
@@ -13,10 +14,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_choice, check_integer, check_number, to_tensor
+from ufm._support.arrays import check_choice, check_integer, check_number, to_tensor
 from ufm.labels.quadrature import dirichlet_rule
 from ufm.labels.targets import Orbits, PairTargets, Targets
 
@@ -26,7 +26,10 @@ _PAIRS = ("all", "same", "different")
 
 @runtime_checkable
 class Law(Protocol):
-    """A probability law of the soft label."""
+    """A probability law of the soft label.
+
+    Any class with these three members is a law.
+    """
 
     @property
     def num_classes(self) -> int:
@@ -34,28 +37,90 @@ class Law(Protocol):
         ...
 
     def targets(self, nodes: int = 16) -> Targets:
-        """Return the law with every choice of classes written out, lambda at `nodes` quadrature nodes."""
+        """Return the law with every choice of classes written out.
+
+        Parameters
+        ----------
+        nodes : int
+            Number of quadrature nodes for lambda.
+
+        Returns
+        -------
+        Targets
+            One row per label.
+        """
         ...
 
     def orbits(self, nodes: int | None = 64, *, level: int = _DEFAULT_LEVEL) -> Orbits:
-        """Return the same law reduced by class symmetry; `nodes` None for the continuous law at a rule's `level`.
+        """Return the same law reduced by class symmetry.
 
-        Raises ValueError for a law that some permutation of the classes changes.
+        Parameters
+        ----------
+        nodes : int or None
+            Number of quadrature nodes for lambda; None for the continuous law.
+        level : int
+            Accuracy of the continuous law's rule, whose step is 2^-level; unused if `nodes` is given.
+
+        Returns
+        -------
+        Orbits
+            One label per orbit of the class permutations.
+
+        Raises
+        ------
+        ValueError
+            If some permutation of the classes changes the law.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Mixup:
-    """Mixup: y = sum_i lambda_i e_{c_i}, classes drawn independently, lambda ~ Dirichlet(alpha, ..., alpha).
+    r"""Mixup: the label is a random convex combination of the labels of independently drawn classes.
 
-    num_classes: K >= 2. alpha: > 0; for two ways lambda ~ Beta(alpha, alpha); infinite for lambda_i = 1/ways. ways:
-    how many labels are mixed, >= 2. pairs: "all"; "same" or "different" for draws conditioned on one class only, or on
-    all classes being different. priors (K,): class probabilities; uniform when None. With priors the law is not
-    symmetric: `targets` writes it out for the solver, and `orbits`, which the closed forms need, refuses.
-    Labels of coinciding classes add up: pairs of one class give e_c whatever lambda.
+    Attributes
+    ----------
+    num_classes : int
+        Number of classes K >= 2.
+    alpha : float
+        Parameter of the Dirichlet law of the coefficients, > 0. For two ways lambda ~ Beta(alpha, alpha). Infinity
+        gives lambda_i = 1/ways.
+    ways : int
+        Number of labels that are mixed, >= 2.
+    pairs : str
+        "all"; or "same" or "different" for draws conditioned on all classes being equal, or all being different.
+    priors : tuple of float, length K, or None
+        Class probabilities; uniform by default. Unequal priors break the class symmetry: `targets` still works, and
+        with it the solver, but `orbits`, which the closed forms need, raises ValueError.
 
-    Source: Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: beyond empirical risk minimization", ICLR 2018.
+    Raises
+    ------
+    ValueError
+        For an argument out of range.
+
+    Notes
+    -----
+    .. math::
+
+        y = \sum_i \lambda_i e_{c_i}, \qquad \lambda \sim \mathrm{Dirichlet}(\alpha, \dots, \alpha)
+
+    Coefficients of equal classes add up: a pair of the same class gives e_c whatever lambda.
+
+    References
+    ----------
+    Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: beyond empirical risk minimization", ICLR 2018.
+
+    Examples
+    --------
+    >>> import ufm
+    >>> law = ufm.Mixup(3, alpha=1.0)
+    >>> len(law.targets(nodes=4))  # 3 unmixed labels, and 4 mixtures of each of 3 pairs
+    15
+    >>> orbits = law.orbits(nodes=1)
+    >>> orbits.levels.tolist()
+    [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]
+    >>> [round(weight, 4) for weight in orbits.weights.tolist()]
+    [0.3333, 0.6667]
     """
 
     num_classes: int
@@ -65,7 +130,7 @@ class Mixup:
     priors: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for arguments out of range."""
+        """Check every field."""
         K = check_integer("num_classes", self.num_classes, minimum=2)
         if self.alpha != math.inf:
             check_number("alpha", self.alpha, above=0)
@@ -76,11 +141,19 @@ class Mixup:
         _check_priors(self.priors, K)
 
     def targets(self, nodes: int = 16) -> Targets:
-        """Return every choice of classes at every node: for two ways K + nodes K(K-1)/2 targets.
+        """Return every choice of classes at every quadrature node.
 
-        The nodes are Gauss-Jacobi's, which make a discrete law of its own that integrates polynomials in lambda up to
-        degree 2 nodes - 1 as the continuous law does. For two ways class_a, class_b and lam are set, each pair once
-        with a < b (its law is symmetric in lambda), pair by pair, lambda running fastest.
+        Parameters
+        ----------
+        nodes : int
+            Number of Gauss-Jacobi nodes for lambda, >= 1. They integrate polynomials in lambda up to degree
+            2 nodes - 1 exactly as the continuous law does.
+
+        Returns
+        -------
+        Targets
+            For two ways, K + nodes K(K-1)/2 targets with class_a, class_b and lam set. Each pair occurs once, with
+            a < b, because the law of lambda is symmetric. Rows are ordered pair by pair; lambda runs fastest.
         """
         labels, weights, pairs = [], [], []
         for classes, parts, pi in self._choices(nodes):
@@ -92,7 +165,10 @@ class Mixup:
         return Targets(torch.cat(labels), pi / pi.sum(), *columns)
 
     def pair_targets(self, nodes: int = 16) -> PairTargets:
-        """Return the same targets, in the same order, as classes and coefficients; for two ways only."""
+        """Return the targets of `targets(nodes)`, in the same order, stored as classes and coefficients.
+
+        Raises ValueError unless two ways are mixed.
+        """
         if self.ways != 2:
             raise ValueError(f"ways: got {self.ways}, expected 2 for targets that are pairs")
         columns = [(c[:, 0], c[:, -1], parts[:, 0], pi) for c, parts, pi in self._choices(nodes)]
@@ -105,7 +181,7 @@ class Mixup:
         priors = np.full(K, 1 / K) if self.priors is None else np.asarray(self.priors)
         for sizes, count in self._patterns():
             rule = dirichlet_rule(self.alpha, sizes, nodes)
-            # Two blocks of equal size have a symmetric law, so that each pair is needed in one order only.
+            # Two blocks of equal size have a symmetric law: each pair is needed in one order only.
             unordered = sizes == (1, 1)
             choices = itertools.combinations(range(K), 2) if unordered else itertools.permutations(range(K), len(sizes))
             classes = torch.tensor(list(choices)).reshape(-1, len(sizes))
@@ -114,7 +190,7 @@ class Mixup:
             yield classes.repeat_interleave(len(rule.weights), 0), rule.parts.repeat(len(classes), 1), pi
 
     def orbits(self, nodes: int | None = 64, *, level: int = _DEFAULT_LEVEL) -> Orbits:
-        """Return one label per way in which drawn classes can coincide, and node; see `Law.orbits`."""
+        """Return one label per node and per pattern of coinciding classes; see `Law.orbits`."""
         _refuse_priors(self.priors)
         K = self.num_classes
         levels, counts, weights = [], [], []
@@ -122,7 +198,7 @@ class Mixup:
             rule = dirichlet_rule(self.alpha, sizes, nodes, level)
             parts, pi = rule.parts, rule.weights
             if sizes == (1, 1) and nodes is None and len(pi) % 2 == 0:
-                # The rule's second half mirrors the first.
+                # The second half of the rule mirrors the first.
                 parts, pi = parts[: len(pi) // 2], 2 * pi[: len(pi) // 2]
             # Unused columns get the level 0 and the count 0, so that all patterns have ways + 1 columns.
             blocks, unused = len(sizes), self.ways - len(sizes)
@@ -133,7 +209,10 @@ class Mixup:
         return Orbits(K, torch.cat(levels), torch.cat(counts), pi / pi.sum())
 
     def _patterns(self) -> Iterator[tuple[tuple[int, ...], int]]:
-        """Yield (block sizes, number of set partitions of the draws with these sizes); a block is one class."""
+        """Yield each pattern of coinciding draws: sizes of its blocks, and number of set partitions with these sizes.
+
+        A block holds the draws of one class.
+        """
         for sizes in _partitions(self.ways, self.ways):
             blocks = len(sizes)
             wanted = {"all": True, "same": blocks == 1, "different": blocks == self.ways}[self.pairs]
@@ -145,41 +224,67 @@ class Mixup:
 
 @dataclass(frozen=True)
 class CutMix(Mixup):
-    """CutMix: a box of one image pasted into another. Its label law is mixup's, which is all that the UFM sees.
+    """CutMix, in which a box of one image is pasted into another.
 
-    lambda is the area fraction that is kept. Exact as far as the area is drawn from Beta(alpha, alpha) as published;
-    an implementation that clips the box at the image's border shifts lambda a little.
+    Its label law is that of `Mixup`, with the same arguments; the UFM sees nothing else of it. lambda is the fraction
+    of the area that is kept.
 
-    Source: Yun et al., "CutMix: regularization strategy to train strong classifiers", ICCV 2019.
+    Notes
+    -----
+    The law is exact if the area is drawn from Beta(alpha, alpha), as published. An implementation that clips the box at
+    the border of the image shifts lambda slightly.
+
+    References
+    ----------
+    Yun et al., "CutMix: regularization strategy to train strong classifiers", ICCV 2019.
     """
 
 
 @dataclass(frozen=True)
 class Unmixed:
-    """No mixing: the label is e_y. num_classes: K >= 2. priors (K,): probabilities of y; uniform when None."""
+    """No mixing: the label is e_y.
+
+    Attributes
+    ----------
+    num_classes : int
+        Number of classes K >= 2.
+    priors : tuple of float, length K, or None
+        Class probabilities; uniform by default.
+
+    Raises
+    ------
+    ValueError
+        For K < 2, or priors that are not K positive numbers summing to one.
+
+    Examples
+    --------
+    >>> import ufm
+    >>> ufm.Unmixed(3).targets().labels.tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
 
     num_classes: int
     priors: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for K < 2 or priors that are no probabilities."""
+        """Check both fields."""
         _check_priors(self.priors, check_integer("num_classes", self.num_classes, minimum=2))
 
     def targets(self, nodes: int = 1) -> Targets:
-        """Return one target per class; there is no lambda, so `nodes` has no effect."""
+        """Return one target per class; `nodes` has no effect, because there is no lambda."""
         K = self.num_classes
         same, one = torch.arange(K), torch.ones(K, dtype=torch.float64)
         pi = one / K if self.priors is None else torch.tensor(self.priors, dtype=torch.float64)
         return Targets(torch.eye(K, dtype=torch.float64), pi, same, same.clone(), one)
 
     def pair_targets(self, nodes: int = 1) -> PairTargets:
-        """Return the same targets as classes and coefficients."""
+        """Return the same targets stored as classes and coefficients."""
         written = self.targets()
         same = torch.arange(self.num_classes)
         return PairTargets(self.num_classes, same, same, torch.ones_like(written.weights), written.weights)
 
     def orbits(self, nodes: int | None = 1, *, level: int = 0) -> Orbits:
-        """Return the one orbit of the unmixed label."""
+        """Return the single orbit of the unmixed label; `nodes` and `level` have no effect."""
         _refuse_priors(self.priors)
         levels = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
         counts = torch.tensor([[1.0, self.num_classes - 1.0]], dtype=torch.float64)
@@ -187,111 +292,73 @@ class Unmixed:
 
 
 @dataclass(frozen=True)
-class LabelSmoothing:
-    """Label smoothing of another law: y -> (1 - smoothing) y + smoothing/K.
+class _SmoothedLaw:
+    """The fields of `LabelSmoothing` as they are stored; the public class converts a number of classes to a law."""
 
-    law: any law, or a number of classes for `Unmixed`. smoothing: in [0, 1).
-    Source: Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016.
-    """
-
-    law: Law | int
+    law: Law
     smoothing: float
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for a smoothing outside [0, 1), or a law that is none."""
-        if not isinstance(self.law, Law):
-            object.__setattr__(self, "law", Unmixed(self.law))
-        check_number("smoothing", self.smoothing, minimum=0, below=1)
+
+@dataclass(frozen=True, init=False)
+class LabelSmoothing(_SmoothedLaw):
+    """Label smoothing on top of another law: y -> (1 - smoothing) y + smoothing/K.
+
+    Attributes
+    ----------
+    law : Law
+        The law that is smoothed. A number of classes is accepted and stands for `Unmixed`.
+    smoothing : float
+        In [0, 1).
+
+    Raises
+    ------
+    ValueError
+        For a smoothing outside [0, 1), or a law that is none.
+
+    References
+    ----------
+    Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016.
+
+    Examples
+    --------
+    >>> import ufm
+    >>> ufm.LabelSmoothing(4, 0.2).targets().labels[0].round(decimals=4).tolist()
+    [0.85, 0.05, 0.05, 0.05]
+    """
+
+    def __init__(self, law: Law | int, smoothing: float) -> None:
+        """Convert and check both fields."""
+        super().__init__(law if isinstance(law, Law) else Unmixed(law), smoothing)
+        check_number("smoothing", smoothing, minimum=0, below=1)
 
     @property
     def num_classes(self) -> int:
         """The number of classes K."""
-        return self._law.num_classes
-
-    @property
-    def _law(self) -> Law:
-        assert isinstance(self.law, Law)
-        return self.law
+        return self.law.num_classes
 
     def _smooth(self, y: Tensor) -> Tensor:
         return (1 - self.smoothing) * y + self.smoothing / self.num_classes
 
     def targets(self, nodes: int = 16) -> Targets:
-        """Return the smoothed targets of the law; class_a, class_b and lam stay those of the unsmoothed label."""
-        base = self._law.targets(nodes)
+        """Return the smoothed targets of the law; class_a, class_b and lam are those of the label before smoothing."""
+        base = self.law.targets(nodes)
         return Targets(self._smooth(base.labels), base.weights, base.class_a, base.class_b, base.lam)
 
     def pair_targets(self, nodes: int = 16) -> PairTargets:
-        """Return the same targets as classes and coefficients, for a law of pairs."""
-        if not isinstance(self._law, Mixup | Unmixed):
-            raise ValueError(f"law: got {type(self._law).__name__}, expected a law of pairs")
-        base = self._law.pair_targets(nodes)
+        """Return the same targets stored as classes and coefficients; raise ValueError if the law is not of pairs."""
+        if not isinstance(self.law, Mixup | Unmixed):
+            raise ValueError(f"law: got {type(self.law).__name__}, expected a law of pairs")
+        base = self.law.pair_targets(nodes)
         return PairTargets(base.num_classes, base.class_a, base.class_b, base.lam, base.weights, self.smoothing)
 
     def orbits(self, nodes: int | None = 64, *, level: int = _DEFAULT_LEVEL) -> Orbits:
         """Return the smoothed orbits of the law."""
-        base = self._law.orbits(nodes, level=level)
+        base = self.law.orbits(nodes, level=level)
         return Orbits(base.num_classes, self._smooth(base.levels), base.counts, base.weights)
 
 
-@dataclass(frozen=True, eq=False)
-class CustomLaw:
-    """A law of the user's own: given labels with given weights.
-
-    labels (N, K): rows on the simplex. weights (N,): as in `Targets`. `orbits` checks that no permutation of the
-    classes changes the law, up to rounding, and refuses otherwise.
-    """
-
-    labels: Float[Array, "N K"]
-    weights: Float[Array, "N"] | None = None
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for labels off the simplex, or weights that are no probabilities."""
-        self.targets()
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes K."""
-        return to_tensor("labels", self.labels, ndim=2).shape[1]
-
-    def targets(self, nodes: int = 1) -> Targets:
-        """Return the given labels; `nodes` has no effect."""
-        return Targets(self.labels, self.weights)
-
-    def orbits(self, nodes: int | None = 1, *, level: int = 0) -> Orbits:
-        """Return one orbit per set of labels that are permutations of each other."""
-        targets = self.targets()
-        labels, weights = targets.labels.double().cpu().numpy(), targets.weights.double().cpu().numpy()
-        K = labels.shape[1]
-        # Exchanging two neighbouring classes generates every permutation.
-        whole = _merge(labels, weights)
-        for k in range(K - 1):
-            order = np.arange(K)
-            order[[k, k + 1]] = k + 1, k
-            if not _same(whole, _merge(labels[:, order], weights)):
-                raise ValueError(
-                    f"labels: got a law that exchanging classes {k} and {k + 1} changes, expected a symmetric one for "
-                    "a closed form: solve UFM(law.targets(), ...) instead"
-                )
-        levels, pi = (torch.from_numpy(array) for array in _merge(np.sort(labels, 1), weights))
-        return Orbits(K, levels, torch.ones_like(levels), pi)
-
-
-def _merge(labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct labels in a fixed order, with the sums of their weights."""
-    # Rounding decides which labels count as equal; the labels themselves are not changed.
-    _, first, inverse = np.unique(labels.round(12), axis=0, return_index=True, return_inverse=True)
-    return labels[first], np.bincount(inverse.reshape(-1), weights)
-
-
-def _same(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> bool:
-    return one[0].shape == other[0].shape and all(
-        np.allclose(a, b, rtol=0, atol=1e-11) for a, b in zip(one, other, strict=True)
-    )
-
-
 def _partitions(total: int, largest: int) -> Iterator[tuple[int, ...]]:
-    """Yield the partitions of `total` into whole numbers of at most `largest`, in falling order."""
+    """Yield the partitions of `total` into positive integers of at most `largest`, in falling order."""
     if total == 0:
         yield ()
     for size in range(min(total, largest), 0, -1):

@@ -1,4 +1,4 @@
-"""Averages over Beta and Dirichlet laws of the mixing coefficients: discrete Gauss nodes, and a continuous rule."""
+"""Quadrature for Beta and Dirichlet laws of the mixing coefficients: Gauss nodes, and a rule for the continuous law."""
 
 import math
 from dataclasses import dataclass
@@ -11,15 +11,20 @@ from torch import Tensor
 
 from ufm._support.arrays import check_integer
 
-# pi sinh(t) at the ends of the double-exponential rule: exp(-40) is below the rounding of the weights' sum.
+# The double-exponential rule ends where pi sinh(t) = 40: exp(-40) is below the rounding error of the weights' sum.
 _RANGE = math.asinh(40 / math.pi)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Nodes and weights for a law on the simplex.
+    """Nodes and weights of a quadrature rule on the simplex.
 
-    parts (M, b): mixing coefficients, rows sum to one; every entry to its own relative precision. weights (M,).
+    Attributes
+    ----------
+    parts : (M, b) tensor
+        Mixing coefficients; rows sum to one. Every entry is accurate relative to its own size, however small.
+    weights : (M,) tensor
+        Weights of the nodes, which sum to one.
     """
 
     parts: Float[Tensor, "M b"]
@@ -27,11 +32,28 @@ class Rule:
 
 
 def dirichlet_rule(alpha: float, sizes: tuple[float, ...], nodes: int | None = None, level: int = 5) -> Rule:
-    """Return a rule for Dirichlet(alpha sizes), by stick-breaking into independent Beta laws.
+    """Return a quadrature rule for Dirichlet(alpha sizes), by stick-breaking into independent Beta laws.
 
-    alpha: > 0. sizes: b >= 1 positive numbers. nodes: of Gauss-Jacobi in each of the b - 1 dimensions; None for the
-    continuous rule at `level`, whose step is 2^-level. A single part is the constant 1; infinite alpha gives
-    the parts sizes / sum(sizes). Raises ValueError for an alpha so small that nodes and ends fall together.
+    Parameters
+    ----------
+    alpha : float
+        Concentration, > 0. Infinity gives the single node sizes / sum(sizes).
+    sizes : tuple of float
+        b >= 1 positive numbers. A single part is the constant 1.
+    nodes : int or None
+        Number of Gauss-Jacobi nodes in each of the b - 1 dimensions; None for the rule of the continuous law.
+    level : int
+        The step of the continuous law's rule is 2^-level.
+
+    Returns
+    -------
+    Rule
+        Nodes and weights.
+
+    Raises
+    ------
+    ValueError
+        If alpha is so extreme that Gauss nodes coincide with the ends of the interval.
     """
     one = torch.ones(1, dtype=torch.float64)
     if math.isinf(alpha):
@@ -50,17 +72,18 @@ def dirichlet_rule(alpha: float, sizes: tuple[float, ...], nodes: int | None = N
 
 
 def _gauss(a: float, b: float, nodes: int) -> tuple[Tensor, Tensor]:
-    """Return Gauss-Jacobi nodes (x, 1 - x) and weights for Beta(a, b): exact for polynomials up to 2 nodes - 1.
+    """Return Gauss-Jacobi nodes (x, 1 - x) and weights for Beta(a, b), exact for polynomials of degree 2 nodes - 1.
 
-    Source: G. H. Golub and J. H. Welsch, "Calculation of Gauss quadrature rules", Math. Comp. 23 (1969).
+    Golub and Welsch, "Calculation of Gauss quadrature rules", Math. Comp. 23 (1969).
     """
     n = check_integer("nodes", nodes, minimum=1)
-    # Golub and Welsch: eigenvalues of the recurrence's tridiagonal matrix, which no parameter makes overflow.
+    # Nodes are the eigenvalues of the tridiagonal matrix of the three-term recurrence, weights the squared first
+    # entries of its eigenvectors. Unlike the polynomials themselves, the matrix overflows for no parameter.
     p, q = b - 1, a - 1
     k = np.arange(1, n, dtype=float)
-    middle = 2 * (k - 1) + (a + b)  # 2k + p + q, also where p and q have rounded to -1
+    middle = 2 * (k - 1) + (a + b)  # 2k + p + q, accurate even where p and q round to -1
     diagonal = np.concatenate([[(a - b) / (a + b)], (q - p) * (q + p) / (middle * (middle + 2))])
-    # The first entry's general form is 0/0 for a + b = 1; its factors 1 + p + q cancel.
+    # The general form of the first entry is 0/0 for a + b = 1, so its factors 1 + p + q are cancelled by hand.
     squares = np.full(n - 1, 4 * (a / (a + b)) * (b / (a + b)) / (a + b + 1))
     k, middle = k[1:], middle[1:]
     squares[1:] = 4 * k * (k + p) * (k + q) * (k + p + q) / (middle**2 * (middle + 1) * (middle - 1))
@@ -75,14 +98,13 @@ def _gauss(a: float, b: float, nodes: int) -> tuple[Tensor, Tensor]:
 
 
 def _double_exponential(a: float, b: float, level: int) -> tuple[Tensor, Tensor]:
-    """Return nodes (x, 1 - x) and weights of the continuous law Beta(a, b).
+    """Return nodes (x, 1 - x) and weights of a tanh-sinh rule for the continuous law Beta(a, b).
 
-    On each half of the interval the substitution x = s^(1/min(a, 1))/2 (from the other end: with b) takes an infinite
-    density at the end point away; tanh-sinh in s then resolves every scale of x down to the smallest number, as
-    integrands that vary where x is about 1/(K beta) need.
-
-    Source: H. Takahasi and M. Mori, "Double exponential formulas for numerical integration", Publ. RIMS 9 (1974).
+    Takahasi and Mori, "Double exponential formulas for numerical integration", Publ. RIMS 9 (1974).
     """
+    # Each half of the interval has its own rule. The substitution x = s^(1/min(a, 1))/2 (from the other end, with b)
+    # removes an infinite density at the end point. Tanh-sinh in s then resolves every scale of x down to the smallest
+    # number, which integrands that vary where x is about 1/(K beta) need.
     steps = round(_RANGE * 2**level)
     t = torch.arange(-steps, steps + 1, dtype=torch.float64) / 2**level
     log_s = torch.nn.functional.logsigmoid(math.pi * t.sinh())
@@ -92,7 +114,7 @@ def _double_exponential(a: float, b: float, level: int) -> tuple[Tensor, Tensor]
         power = min(near, 1.0)
         log_x = log_s / power - math.log(2)
         x = log_x.exp()
-        # x^(near-1) dx = constant x^(near-power) ds; the constant matters because it differs between the halves.
+        # x^(near-1) dx = constant x^(near-power) ds. The constant matters because it differs between the halves.
         constant = -power * math.log(2) - math.log(power)
         return x, log_step + (near - power) * log_x + (far - 1) * torch.log1p(-x) + constant
 

@@ -1,1 +1,1 @@
-"""Real networks: record what they do with mixed inputs, measure it, and hold it against the theory."""
+"""Trained networks compared with the theory: recording, measuring, comparing."""

@@ -1,18 +1,16 @@
-"""The features of a real network as a data type: checked, saved and loaded without pickle; see `ufm.record`."""
+"""Recorded activations of a network as a data type, checked, saved and loaded without pickle; see `ufm.record`."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import to_tensor
-from ufm._support.files import atomic_path
+from ufm._support.arrays import check_finite, to_tensor
+from ufm._support.pairs import ClassPairs, read_pairs
 from ufm._support.tensorfile import Rows, map_tensors, write_tensors
 from ufm.labels.targets import pair_labels
 
@@ -23,10 +21,17 @@ _LAYER = "layer:"
 
 @dataclass(frozen=True)
 class MixedBatch:
-    """One batch of mixed inputs: inputs (n, ...) and, for their labels, class_a, class_b (n,) and lam (n,).
+    """One batch of mixed inputs and their labels.
 
-    inputs: a tensor, for a model that is called as model(inputs); a tuple, for model(*inputs); or a mapping with
-    string keys, for model(**inputs). Of the last two, the first tensor has the n rows that make the batch.
+    Attributes
+    ----------
+    inputs : tensor, tuple or mapping
+        A tensor (n, ...) for a model that is called as model(inputs); a tuple for model(*inputs); or a mapping with
+        string keys for model(**inputs). The first tensor in a tuple or mapping has the n rows of the batch.
+    class_a, class_b : (n,) integer tensor
+        The two classes of each label.
+    lam : (n,) tensor
+        Weight of class_a, in [0, 1].
     """
 
     inputs: Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -37,12 +42,31 @@ class MixedBatch:
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """What a network did with mixed inputs, one row per input; all on the CPU.
+    """Features, logits and labels of a network on mixed inputs, one row per input, all on the CPU.
 
-    features (N, d): input of the classifier. logits (N, K): its output. class_a, class_b, lam (N,): the label
-    lam e_a + (1 - lam) e_b. classifier (K, d) and bias (K,) or None. layers: outputs of further layers, one row per
-    input, by name. description: text about data, mode and configuration, by key.
-    Raises ValueError, naming the array, for arrays that do not fit together or have impossible values.
+    Attributes
+    ----------
+    features : (N, d) tensor
+        Input of the classifier.
+    logits : (N, K) tensor
+        Output of the classifier.
+    class_a, class_b : (N,) integer tensor
+        The two classes of each label lam e_a + (1 - lam) e_b, in 0..K-1.
+    lam : (N,) tensor
+        Weight of class_a, in [0, 1].
+    classifier : (K, d) tensor
+        Weight matrix of the classifier.
+    bias : (K,) tensor or None
+        Bias of the classifier.
+    layers : dict of (N, ...) tensors
+        Outputs of further layers by name.
+    description : dict of str
+        Text about data, mode and configuration by key.
+
+    Raises
+    ------
+    ValueError
+        Naming the array, if arrays do not fit together or have impossible values.
     """
 
     features: Float[Tensor, "N d"]
@@ -56,7 +80,7 @@ class Activations:
     description: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the array, for arrays that do not fit together or have impossible values."""
+        """Check every field."""
         for name in (*_ARRAYS, *(() if self.bias is None else ("bias",))):
             if not isinstance(getattr(self, name), Tensor):
                 raise ValueError(f"{name}: got {type(getattr(self, name)).__name__}, expected a tensor")
@@ -70,7 +94,7 @@ class Activations:
                 raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {shape}")
         if self.bias is not None:
             check_finite("bias", to_tensor("bias", self.bias, finite=False))
-        check_pairs(self.class_a, self.class_b, self.lam, N, K)
+        read_pairs(self.class_a, self.class_b, self.lam, N, K)
         for name, value in self.layers.items():
             if value.ndim == 0 or len(value) != N:
                 raise ValueError(f"layers: got {name!r} of shape {tuple(value.shape)}, expected {N} rows")
@@ -78,13 +102,21 @@ class Activations:
 
     @property
     def labels(self) -> Float[Tensor, "N K"]:
-        """The soft labels (N, K), in float64."""
+        """The soft labels (N, K) in float64."""
         return pair_labels(self.class_a, self.class_b, self.lam.double(), self.logits.shape[1])
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one safetensors file, atomically; half precision as float32, as NumPy needs it."""
+        """Write everything to one safetensors file, atomically.
+
+        Half precision is stored as float32, because NumPy lacks bfloat16.
+
+        Parameters
+        ----------
+        path : str or Path
+            Path of the file.
+        """
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        # Classes that are not whole numbers stay, so that loading refuses them.
+        # Classes that are not whole numbers are written as they are, so that loading refuses them.
         arrays |= {x: arrays[x].long() for x in ("class_a", "class_b") if not arrays[x].is_floating_point()}
         write_activations(path, arrays | {"bias": self.bias}, self.layers, self.description)
 
@@ -95,21 +127,44 @@ def write_activations(
     layers: Mapping[str, Tensor | Rows],
     description: dict[str, str],
 ) -> None:
-    """Write activations, whose arrays need not be in memory, to one safetensors file, atomically.
+    """Write activations, which need not be in memory, to one safetensors file, atomically.
 
-    arrays: the fields of `Activations` by name; those that are None are left out.
+    Parameters
+    ----------
+    path : str or Path
+        Path of the file.
+    arrays : mapping of tensors, Rows or None
+        The fields of `Activations` by name; None is left out.
+    layers : mapping of tensors or Rows
+        Outputs of further layers by name.
+    description : dict of str
+        Text by key.
     """
     given = {name: value for name, value in arrays.items() if value is not None}
     given |= {_LAYER + name: value for name, value in layers.items()}
-    with atomic_path(path) as temporary:
-        write_tensors(temporary, given, {"format": _FORMAT, "description": json.dumps(description)})
+    write_tensors(path, given, {"format": _FORMAT, "description": json.dumps(description)})
 
 
 def load(path: str | Path) -> Activations:
-    """Return the activations saved at `path`, mapped: what is large is read when it is used, not before.
+    """Return the activations saved at `path`, memory-mapped.
 
-    Features and logits are read once, in passing, to check them. Raises ValueError if the file is missing, damaged or
-    of another kind.
+    Outputs of layers are read from disk when they are used. Features and logits are read once on loading, to check
+    them, but need not fit in memory.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file written by `record` or `Activations.save`.
+
+    Returns
+    -------
+    Activations
+        The saved activations.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, damaged or of another kind.
     """
     arrays, metadata = map_tensors(path)
     missing = [name for name in _ARRAYS if name not in arrays]
@@ -124,26 +179,9 @@ def load(path: str | Path) -> Activations:
         raise ValueError(f"file: got {str(path)!r}, whose content does not fit together ({error})") from error
 
 
-def check_finite(name: str, value: Tensor) -> None:
-    """Raise ValueError unless all entries of `value` are finite; takes no memory beside it."""
-    # Both ends are NaN if any entry is.
-    if value.numel() and not all(math.isfinite(end.item()) for end in value.aminmax()):
-        raise ValueError(f"{name}: got NaN or infinite entries, expected finite numbers")
-
-
-def check_pairs(class_a: Tensor, class_b: Tensor, lam: Tensor, count: int, num_classes: int) -> None:
-    """Raise ValueError unless these are the two classes and the coefficient of each of `count` mixed labels."""
-    for name, value in (("class_a", class_a), ("class_b", class_b), ("lam", lam)):
-        if tuple(value.shape) != (count,):
-            raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {(count,)}")
-    for name, value in (("class_a", class_a), ("class_b", class_b)):
-        whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
-        if not whole or (count and (int(value.min()) < 0 or int(value.max()) >= num_classes)):
-            ends = f" from {value.min()} to {value.max()}" if whole else ""
-            raise ValueError(f"{name}: got {value.dtype}{ends}, expected whole numbers in 0..{num_classes - 1}")
-    check_finite("lam", to_tensor("lam", lam, finite=False))
-    if count and not (lam.min() >= 0 and lam.max() <= 1):
-        raise ValueError("lam: got values outside the interval, expected 0 <= lam <= 1")
+def pairs_of(activations: Activations) -> ClassPairs:
+    """Return the class pairs of the samples, classes in int64 and lam in float64."""
+    return ClassPairs(activations.class_a, activations.class_b, activations.lam).wide()
 
 
 def check_description(description: Any) -> None:

@@ -1,23 +1,22 @@
 """Calibration measured on a network's logits, temperature scaling, and confidence on mixed inputs.
 
-Predictions are p = softmax(z). The predicted class is that of the largest logit, ties going to the lowest index, and
-its probability is the confidence. `ufm.theory.calibration` holds what the theory says of the same quantities.
+Predictions are p = softmax(z). The predicted class is that of the largest logit (of equal ones, the lowest), and its
+probability is the confidence. `ufm.theory.calibration` predicts the same quantities.
 """
 
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy import optimize
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, in_kind, to_tensor
-from ufm.networks.channel import lambda_bin
+from ufm._support.pairs import bin_index, read_classes, read_pairs
 
-# Temperatures searched, as multiples of the mean over samples of max_k z_k - min_k z_k.
+# Range of temperatures that is searched, as multiples of the mean over samples of max_k z_k - min_k z_k.
 _RELATIVE_RANGE = (1e-5, 1e5)
 
 
@@ -25,8 +24,18 @@ _RELATIVE_RANGE = (1e-5, 1e5)
 class ReliabilityCurve:
     """Accuracy against confidence by equal-width bins of confidence; bin i is (edges[i], edges[i + 1]].
 
-    edges: i/bins, i = 0..bins. confidence, accuracy: means over the samples in the bin; NaN where it is empty. count:
-    samples in the bin. A confidence is at least 1/K, so no sample lies below the first bin.
+    A confidence is at least 1/K, so every sample lies in a bin.
+
+    Attributes
+    ----------
+    edges : (bins + 1,) array
+        Ends of the bins, i/bins.
+    confidence : (bins,) array
+        Mean confidence in the bin; NaN if it is empty.
+    accuracy : (bins,) array
+        Share of samples in the bin whose predicted class is the true one; NaN if it is empty.
+    count : (bins,) integer array
+        Number of samples in the bin.
     """
 
     edges: Float[Array, "edges"]
@@ -37,12 +46,24 @@ class ReliabilityCurve:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredCalibration:
-    """How well calibrated a network's predictions are on labelled samples; see `measure_calibration`.
+    """Calibration of a network's predictions on labelled samples; see `measure_calibration`.
 
-    accuracy: share of samples whose predicted class is the true one. confidence: mean largest probability. ece:
-    sum_b (n_b/N) |accuracy_b - confidence_b| over equal-width bins of confidence. ece_adaptive: the same over bins of
-    equal numbers of samples. nll: mean of -log p_y, in nats. brier: mean of sum_k (p_k - [k = y])^2, between 0 and 2.
-    curve: accuracy against confidence on the equal-width bins.
+    Attributes
+    ----------
+    accuracy : float
+        Share of samples whose predicted class is the true one.
+    confidence : float
+        Mean largest probability.
+    ece : float
+        Expected calibration error, sum_b (n_b/N) abs(accuracy_b - confidence_b) over equal-width bins of confidence.
+    ece_adaptive : float
+        The same over bins with equal numbers of samples.
+    nll : float
+        Negative log-likelihood, the mean of -log p_y, in nats.
+    brier : float
+        Brier score, the mean of sum_k (p_k - [k = y])^2, in [0, 2].
+    curve : ReliabilityCurve
+        Accuracy against confidence on the equal-width bins.
     """
 
     accuracy: float
@@ -56,7 +77,15 @@ class MeasuredCalibration:
 
 @dataclass(frozen=True)
 class Temperature:
-    """A fitted temperature: value > 0, and whether it is at an end of the range that was searched."""
+    """A fitted temperature; see `fit_temperature`.
+
+    Attributes
+    ----------
+    value : float
+        The temperature, > 0.
+    at_edge : bool
+        Whether it lies at an end of the range that was searched.
+    """
 
     value: float
     at_edge: bool
@@ -64,9 +93,18 @@ class Temperature:
 
 @dataclass(frozen=True, eq=False)
 class CalibrationReport:
-    """Calibration on one half of the samples, before and after the temperature fitted on the other half.
+    """Calibration on one half of the samples, before and after scaling by the temperature fitted to the other half.
 
-    before, after: of softmax(z) and softmax(z/temperature), on the same half. temperature, at_edge: as `Temperature`.
+    Attributes
+    ----------
+    before : MeasuredCalibration
+        Of softmax(z).
+    after : MeasuredCalibration
+        Of softmax(z/temperature), on the same samples.
+    temperature : float
+        The temperature, > 0.
+    at_edge : bool
+        Whether it lies at an end of the range that was searched.
     """
 
     before: MeasuredCalibration
@@ -77,11 +115,19 @@ class CalibrationReport:
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceCurve:
-    """Confidence of different-class mixed samples by equal-width bins of lambda; NaN where a bin is empty.
+    """Confidence of different-class mixed samples by equal-width bins of lambda; entries of empty bins are NaN.
 
-    lam: mean lambda in the bin. count: samples. confidence: mean largest probability. weight: mean weight of the soft
-    label on the predicted class, which is the expected accuracy if the true class is drawn from the label. Predictions
-    calibrated at every lambda have confidence = weight.
+    Attributes
+    ----------
+    lam : (bins,) array
+        Mean lambda in the bin.
+    count : (bins,) integer array
+        Number of samples in the bin.
+    confidence : (bins,) array
+        Mean largest probability.
+    weight : (bins,) array
+        Mean weight of the soft label on the predicted class. This is the expected accuracy if the true class is drawn
+        from the label, so predictions that are calibrated at every lambda have confidence = weight.
     """
 
     lam: Float[Array, "bins"]
@@ -93,18 +139,46 @@ class ConfidenceCurve:
 def measure_calibration(
     logits: Float[Array, "N K"], classes: Int[Array, "N"], *, bins: int = 15
 ) -> MeasuredCalibration:
-    """Return accuracy, confidence, calibration errors, log-likelihood and Brier score of softmax(logits).
+    """Return accuracy, confidence, calibration errors, likelihood and Brier score of softmax(logits).
 
-    logits: (N, K), K >= 2. classes: true ones, in 0..K-1. bins: of confidence, in both calibration errors. Equal-width
-    bins are (i/bins, (i + 1)/bins]. Of the equal-mass bins, a sample falls into number floor(bins r/N), where r samples
-    have a smaller confidence: bins differ by one sample at most where all confidences differ, and equal confidences
-    share a bin.
+    Parameters
+    ----------
+    logits : (N, K) array
+        Logits, K >= 2.
+    classes : (N,) integer array
+        True classes, in 0..K-1.
+    bins : int
+        Number of bins of confidence, for both calibration errors.
 
-    Arrays in the answer are float64, in the kind that was given. Raises ValueError for shapes that do not fit, entries
-    that are not finite, classes out of range or bins < 1.
+    Returns
+    -------
+    MeasuredCalibration
+        Arrays are float64, and of the kind that was given.
 
-    Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017; for equal-mass bins,
-    Nguyen and O'Connor, "Posterior calibration and exploratory analysis for NLP models", EMNLP 2015.
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, entries that are not finite, classes out of range or bins < 1.
+
+    Notes
+    -----
+    Equal-width bins are (i/bins, (i + 1)/bins]. Of the bins with equal numbers of samples, a sample is in number
+    floor(bins r/N), where r samples have a smaller confidence. Their sizes differ by one sample at most if all
+    confidences differ; equal confidences share a bin.
+
+    References
+    ----------
+    Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017. For bins with equal numbers
+    of samples: Nguyen and O'Connor, "Posterior calibration and exploratory analysis for NLP models", EMNLP 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ufm
+    >>> logits = np.log(np.array([[0.9, 0.1], [0.7, 0.3], [0.6, 0.4]]))
+    >>> measured = ufm.measure_calibration(logits, np.array([0, 0, 1]), bins=2)
+    >>> round(measured.accuracy, 4), round(measured.confidence, 4), round(measured.ece, 4)
+    (0.6667, 0.7333, 0.0667)
     """
     z, y = _samples(logits, classes)
     return in_kind(_measure(z, y, check_integer("bins", bins, minimum=1)), logits, classes)
@@ -113,16 +187,47 @@ def measure_calibration(
 def fit_temperature(logits: Float[Array, "N K"], classes: Int[Array, "N"]) -> Temperature:
     """Return the temperature T > 0 that minimises the mean of -log softmax(z/T)_y.
 
-    The objective is convex in b = 1/T with derivative mean(sum_k p_k (z_k - z_y)), whose zero is bracketed and found
-    to about 1e-12 of T. The search covers 1e-5 to 1e5 times the mean over samples of max_k z_k - min_k z_k. Its lower
-    end is returned, at_edge, where the objective still falls as T -> 0 (no logit exceeds the true class's in any
-    sample, say); its upper end where the objective still falls as T -> infinity (the true class's logit is at most the
-    mean logit, on average). Logits that are constant in every row leave T undetermined: then it is 1, not at an edge.
+    Parameters
+    ----------
+    logits : (N, K) array
+        Logits, K >= 2.
+    classes : (N,) integer array
+        True classes, in 0..K-1.
 
-    logits: (N, K), K >= 2. classes: true ones, in 0..K-1. Raises ValueError for shapes that do not fit, entries that
-    are not finite or classes out of range.
+    Returns
+    -------
+    Temperature
+        The temperature, and whether it lies at an end of the range that was searched.
 
-    Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017.
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, entries that are not finite or classes out of range.
+
+    Notes
+    -----
+    The objective is convex in b = 1/T. Its derivative, mean(sum_k p_k (z_k - z_y)), has a zero that is bracketed and
+    found to about 1e-12 of T. The search covers 1e-5 to 1e5 times the mean over samples of max_k z_k - min_k z_k.
+
+    The lower end is returned if the objective still falls as T -> 0; for example, if no logit exceeds that of the true
+    class in any sample. The upper end is returned if it still falls as T -> infinity: on average, the true class's
+    logit is at most the mean logit. If the logits are constant in every row, T is undetermined; then it is 1, not at an
+    edge.
+
+    References
+    ----------
+    Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017.
+
+    Examples
+    --------
+    Two of three samples are right; the probability that fits is 2/3, so log 8 / T = log 2.
+
+    >>> import numpy as np
+    >>> import ufm
+    >>> logits = np.log(np.array([[8.0, 1.0], [8.0, 1.0], [8.0, 1.0]]))
+    >>> temperature = ufm.fit_temperature(logits, np.array([0, 0, 1]))
+    >>> round(temperature.value, 6), temperature.at_edge
+    (3.0, False)
     """
     return _fit(*_samples(logits, classes))
 
@@ -130,12 +235,29 @@ def fit_temperature(logits: Float[Array, "N K"], classes: Int[Array, "N"]) -> Te
 def calibrate(
     logits: Float[Array, "N K"], classes: Int[Array, "N"], *, bins: int = 15, seed: int = 0
 ) -> CalibrationReport:
-    """Fit a temperature on one random half of the samples and measure calibration before and after on the other half.
+    """Fit a temperature to one random half of the samples, and measure calibration with and without it on the other.
 
-    The temperature is fitted to floor(N/2) samples drawn with `seed`; the others are measured with it and without it.
-    logits: (N, K), N >= 2, K >= 2. classes: true ones, in 0..K-1. bins: as in `measure_calibration`. Raises ValueError
-    for fewer than 2 samples, shapes that do not fit, entries that are not finite, classes out of range, bins < 1 or a
-    negative seed.
+    Parameters
+    ----------
+    logits : (N, K) array
+        Logits, N >= 2, K >= 2.
+    classes : (N,) integer array
+        True classes, in 0..K-1.
+    bins : int
+        Number of bins of confidence, as in `measure_calibration`.
+    seed : int
+        Seed of the random split. The temperature is fitted to floor(N/2) samples; the others are measured.
+
+    Returns
+    -------
+    CalibrationReport
+        Calibration before and after, and the temperature.
+
+    Raises
+    ------
+    ValueError
+        For fewer than 2 samples, shapes that do not fit, entries that are not finite, classes out of range, bins < 1 or
+        a negative seed.
     """
     z, y = _samples(logits, classes)
     bins = check_integer("bins", bins, minimum=1)
@@ -146,7 +268,7 @@ def calibrate(
     order = torch.randperm(N, generator=generator).to(z.device)
     fit, rest = order[: N // 2], order[N // 2 :]
     temperature = _fit(z[fit], y[fit])
-    # With the largest logit moved to 0 exactly, division leaves the predicted class alone and cannot overflow to NaN.
+    # With the largest logit moved to 0 exactly, division cannot change the predicted class or overflow to NaN.
     scaled = (z[rest] - z[rest].amax(1, keepdim=True)) / temperature.value
     report = CalibrationReport(
         _measure(z[rest], y[rest], bins), _measure(scaled, y[rest], bins), temperature.value, temperature.at_edge
@@ -162,28 +284,48 @@ def confidence_curve(
     *,
     bins: int = 10,
 ) -> ConfidenceCurve:
-    """Return confidence, and the label's weight on the predicted class, by `bins` equal bins of lambda in [0, 1].
+    """Return confidence, and the label's weight on the predicted class, by equal bins of lambda in [0, 1].
 
-    logits (N, K), K >= 2, of labels lam e_a + (1 - lam) e_b; samples with class_a == class_b are left out.
+    The theory's confidence is `ufm.confidence`.
 
-    Arrays in the answer are float64, in the kind that was given; `ufm.confidence` is the theory's confidence. Raises
-    ValueError for shapes that do not fit, values out of range, bins < 1 or no sample of two classes.
+    Parameters
+    ----------
+    logits : (N, K) array
+        Logits, K >= 2, of inputs with the labels lam e_a + (1 - lam) e_b.
+    class_a, class_b : (N,) integer array
+        The two classes, in 0..K-1. Samples with class_a == class_b are left out.
+    lam : (N,) array
+        Weight of class_a, in [0, 1].
+    bins : int
+        Number of bins.
+
+    Returns
+    -------
+    ConfidenceCurve
+        Arrays are float64, and of the kind that was given.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, values out of range, bins < 1 or no sample of two different classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ufm
+    >>> logits = np.log(np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1]]))
+    >>> curve = ufm.confidence_curve(logits, np.array([0, 0]), np.array([1, 1]), np.array([0.75, 0.25]), bins=2)
+    >>> curve.confidence.round(6).tolist(), curve.weight.tolist()
+    ([0.6, 0.7], [0.75, 0.75])
     """
-    z, a = _samples(logits, class_a, "class_a")
-    _, b = _samples(logits, class_b, "class_b")
-    coefficient = to_tensor("lam", lam, ndim=1).detach().to(z)
-    if coefficient.shape != a.shape:
-        raise ValueError(f"lam: got shape {tuple(coefficient.shape)}, expected {tuple(a.shape)}, one per row of logits")
-    if bool(((coefficient < 0) | (coefficient > 1)).any()):
-        raise ValueError("lam: got values outside the interval, expected 0 <= lam <= 1")
+    z = _logits(logits)
+    pairs = read_pairs(class_a, class_b, lam, *z.shape, device=z.device).wide()
     bins = check_integer("bins", bins, minimum=1)
-    mixed = a != b
-    if not bool(mixed.any()):
-        raise ValueError("class_a, class_b: got same-class pairs only, expected some of different classes")
-    z, a, b, coefficient = z[mixed], a[mixed], b[mixed], coefficient[mixed]
+    mixed = pairs.different()
+    z, (a, b, coefficient) = z[mixed], pairs[mixed].columns
     predicted = z.argmax(1)
     weight = torch.where(predicted == a, coefficient, 0.0) + torch.where(predicted == b, 1 - coefficient, 0.0)
-    index = torch.from_numpy(lambda_bin(coefficient.cpu().numpy(), bins)).to(z.device)
+    index = bin_index(coefficient, bins)
     count = torch.bincount(index, minlength=bins)
     lam_mean, confidence, weight_mean = (
         torch.bincount(index, values, bins) / count for values in (coefficient, torch.softmax(z, 1).amax(1), weight)
@@ -191,24 +333,19 @@ def confidence_curve(
     return in_kind(ConfidenceCurve(lam_mean, count, confidence, weight_mean), logits, class_a, class_b, lam)
 
 
-def _samples(logits: Any, classes: Any, name: str = "classes") -> tuple[Tensor, Tensor]:
-    """Return logits (N, K) in float64 and classes (N,) in int64; raise ValueError for what is no such pair."""
+def _logits(logits: Any) -> Tensor:
+    """Return logits (N, K) in float64; raise ValueError for anything else."""
     z = to_tensor("logits", logits, ndim=2).detach().double()
     N, K = z.shape
     if N < 1 or K < 2:
         raise ValueError(f"logits: got shape {(N, K)}, expected (N, K) with N >= 1 and K >= 2")
-    try:
-        y = torch.as_tensor(classes if isinstance(classes, Tensor) else np.array(classes), device=z.device)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: got {type(classes).__name__}, expected an array of whole numbers") from error
-    if y.shape != (N,):
-        raise ValueError(f"{name}: got shape {tuple(y.shape)}, expected {(N,)}, one per row of logits")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise ValueError(f"{name}: got dtype {y.dtype}, expected whole numbers in 0..{K - 1}")
-    y = y.long()
-    if bool(((y < 0) | (y >= K)).any()):
-        raise ValueError(f"{name}: got values from {y.min()} to {y.max()}, expected whole numbers in 0..{K - 1}")
-    return z, y
+    return z
+
+
+def _samples(logits: Any, classes: Any) -> tuple[Tensor, Tensor]:
+    """Return logits (N, K) in float64 and classes (N,) in int64; raise ValueError unless they fit together."""
+    z = _logits(logits)
+    return z, read_classes("classes", classes, *z.shape, device=z.device).long()
 
 
 def _measure(z: Tensor, y: Tensor, bins: int) -> MeasuredCalibration:
@@ -246,7 +383,7 @@ def _fit(z: Tensor, y: Tensor) -> Temperature:
     gaps = (z - z.gather(1, y[:, None])) / spread
 
     def slope(log_t: float) -> float:
-        """Return the derivative by 1/T at T = exp(log_t); it falls as T grows."""
+        """Return the derivative with respect to 1/T at T = exp(log_t), which falls as T grows."""
         return (torch.softmax(gaps * math.exp(-log_t), 1) * gaps).sum(1).mean().item()
 
     low, high = (math.log(edge) for edge in _RELATIVE_RANGE)

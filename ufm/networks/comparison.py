@@ -1,4 +1,4 @@
-"""Theory, solver and network on the same targets: how well each prediction explains a network's logits and features."""
+"""Theory, solver and network on the same targets: how well predictions explain a network's logits and features."""
 
 import math
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ufm._support.arrays import check_integer, check_number
-from ufm._support.pairs import Pairs, halves, r_squared
+from ufm._support.pairs import ClassPairs, cell_means, halves, r_squared
 from ufm.labels.laws import Law
-from ufm.networks.activations import Activations
+from ufm.networks.activations import Activations, pairs_of
 from ufm.networks.channel import Boundary, ChannelCurve, ChannelPoints, boundary, channel_curve, channel_points
 from ufm.networks.predictions import (
     LOG_BETA_RANGE,
@@ -31,7 +31,7 @@ from ufm.networks.predictions import (
 from ufm.theory.collapse import Collapse, neural_collapse
 from ufm.theory.joint import beta_from_classifier
 
-# How near to an end of the searched range, in the logarithm, a fitted number counts as lying at it.
+# A fitted number this close to an end of the searched range, in the logarithm, counts as lying at that end.
 _EDGE = 1e-3
 
 
@@ -39,12 +39,25 @@ _EDGE = 1e-3
 class Score:
     """How well one prediction explains the network on the scored half of the samples.
 
-    name: of the prediction. parameters: how many numbers were fitted to the logits. r2: coefficient of
-    determination of the centred logits over all samples; r2_same, r2_mixed: over same- and different-class samples;
-    r2_binned: of the mean logits per (class pair, bin of lambda) over different-class samples, each mean counting by
-    its samples; it rises with the samples per mean, so that only recordings of one size compare. angle_same,
-    angle_mixed: mean angle in degrees between the network's features and the predicted ones, each less their mean.
-    length_same, length_mixed: mean absolute difference of the lengths of these over the mean length of the network's.
+    R^2 is the coefficient of determination of the centred logits. Features are compared after subtracting their mean.
+
+    Attributes
+    ----------
+    name : str
+        Name of the prediction.
+    parameters : int
+        Number of parameters that were fitted to the logits.
+    r2 : float
+        R^2 over all samples.
+    r2_same, r2_mixed : float
+        R^2 over same-class and over different-class samples.
+    r2_binned : float
+        R^2 of the mean logits per (class pair, bin of lambda) over different-class samples, each mean weighted by its
+        number of samples. It rises with the number of samples per mean, so only recordings of equal size compare.
+    angle_same, angle_mixed : float
+        Mean angle in degrees between the network's and the predicted features.
+    length_same, length_mixed : float
+        Mean absolute difference of the features' lengths, relative to the mean length of the network's features.
     """
 
     name: str
@@ -61,21 +74,50 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A network's activations held against the theory; see `compare`.
+    """A network's activations compared with the theory; see `compare`.
 
-    beta: fitted. beta_at_edge: whether it lies at an end of the range that was searched, 1e-3 to 1e12: then no beta
-    fits, and the network is far from the theory. beta_fit_free: implied by the classifier's size and weight decay
-    alone, or None (no weight decay given, or no optimum has such a classifier). slope: gamma of the fitted straight
-    line z = gamma (y - 1/K). multiplier: root mean squared row norm of the centred classifier. etf_error: relative
-    distance of the classifier to its nearest simplex ETF. feature_decay: lambda_H that beta and multiplier imply.
-    own_feature_decay: lambda_H fitted for the network's own classifier, or None. own_at_edge: whether it lies at an end
-    of the range that was searched, 1/1000 to 1000 times feature_decay, or None. in_plane: share of the squared length
-    of the features, less their mean, that lies in the classifier's row space, where all of the theory's do. samples:
-    scored. scores: one per prediction. curves: channel curves of the network and of each prediction. points: width and
-    depth near lambda = 0.5, 0.7 and 0.9 of each. boundaries: density and slope at the decision boundary of each.
-    collapse: measures of neural collapse of all same-class features with the centred classifier, or None if a class has
-    none. solver_error: largest difference of logits between closed form and direct solve for the nearest ETF, or None.
-    solver_converged: whether that solve converged, or None.
+    Attributes
+    ----------
+    beta : float
+        The beta that fits the network's logits best.
+    beta_at_edge : bool
+        Whether beta lies at an end of the range that was searched, 1e-3 to 1e12. If so no beta fits, and the network is
+        far from the theory.
+    beta_fit_free : float or None
+        The beta that size and weight decay of the classifier imply, without any fit; None if no weight decay was given
+        or no optimum has such a classifier.
+    slope : float
+        Slope gamma of the fitted straight line z = gamma (y - 1/K).
+    multiplier : float
+        Root mean squared row norm of the centred classifier.
+    etf_error : float
+        Relative distance of the classifier to its nearest simplex ETF.
+    feature_decay : float
+        The lambda_H that beta and multiplier imply.
+    own_feature_decay : float or None
+        The lambda_H that fits best for the network's own classifier; None without solver.
+    own_at_edge : bool or None
+        Whether own_feature_decay lies at an end of the range that was searched, 1/1000 to 1000 times feature_decay.
+    in_plane : float
+        Share of the squared length of the centred features that lies in the classifier's row space, where the theory
+        has all of it.
+    samples : int
+        Number of scored samples.
+    scores : list of Score
+        One per prediction.
+    curves : dict of ChannelCurve
+        Channel curves of the network and of each prediction.
+    points : dict of ChannelPoints
+        Width and depth near lambda = 0.5, 0.7 and 0.9, of the network and of each prediction.
+    boundaries : dict of Boundary
+        Density and slope at the decision boundary, of the network and of each prediction.
+    collapse : Collapse or None
+        Measures of neural collapse of all same-class features with the centred classifier; None if a class has none.
+    solver_error : float or None
+        Largest difference of logits between the closed form and the direct solve for the nearest ETF; None without
+        solver.
+    solver_converged : bool or None
+        Whether that solve converged; None without solver.
     """
 
     beta: float
@@ -98,14 +140,17 @@ class Comparison:
     solver_converged: bool | None = None
 
     def score(self, name: str) -> Score:
-        """Return the score of the prediction called `name`; raise KeyError if there is none."""
+        """Return the score of the prediction called `name`, or raise KeyError."""
         return {score.name: score for score in self.scores}[name]
 
     def table(self) -> list[dict[str, Any]]:
-        """Return one row per prediction: its score, the channel near three lambdas, and the boundary.
+        """Return one row per prediction with its score, the channel near three values of lambda, and the boundary.
 
-        The first row is the network itself, whose score is None throughout. Entries are text, plain numbers (NaN where
-        no sample is) or None; every row has the same keys.
+        Returns
+        -------
+        list of dict
+            The first row is the network itself, with None for all scores. All rows have the same keys. Entries are
+            text, plain numbers or None; a number is NaN if it has no sample.
         """
         scores: dict[str, dict[str, Any]] = {score.name: asdict(score) for score in self.scores}
         unscored = {name: None for name in next(iter(scores.values())) if name != "name"}
@@ -128,25 +173,63 @@ def compare(
     bins: int = 10,
     resamples: int = 0,
 ) -> Comparison:
-    """Hold a network's logits and features on mixed inputs against closed form, direct solver and a straight line.
+    """Compare a network's logits and features on mixed inputs with closed form, direct solver and a straight line.
 
-    Logits and classifier are centred over the classes (softmax does not see the mean); features, the network's as much
-    as the predicted ones, by their mean over the scored samples.
-    Samples are split in halves at random (with a fixed seed): the one number of each prediction is fitted by least
-    squares of the logits on one, everything is scored and every curve drawn on the other. Both halves may have mixtures
-    of the same images. Predictions, all for cross entropy whatever the network was trained with:
+    Parameters
+    ----------
+    activations : Activations
+        From `record` or `load`.
+    law : Law
+        Law of the training labels, for the fit-free beta.
+    weight_decay : float, optional
+        lambda_W of the classifier in the expectation convention, > 0. Without it there is no fit-free prediction.
+    solver : bool
+        Whether to make the predictions "own classifier" and "solver, nearest ETF".
+    bins : int
+        Number of bins of lambda.
+    resamples : int
+        Number of bootstrap resamples for the bands of the network's curve; 0 for no bands.
 
-        closed form           proximal point of log-sum-exp at the fitted beta; features for the nearest ETF
-        fit-free              the same at the beta implied by classifier and weight decay (if given); nothing fitted
-        straight line         gamma (y - 1/K), as mean squared error would give; the rival
-        own classifier        optimal features for the network's own classifier and bias, lambda_H fitted
-        solver, nearest ETF   a direct solve of the UFM for the nearest ETF, to check the closed form
+    Returns
+    -------
+    Comparison
+        Fitted parameters, scores and curves.
 
-    activations: from `record` or `load`. law: of the training labels, for the fit-free beta. weight_decay: lambda_W
-    of the classifier, expectation convention. solver: whether to make the last two predictions. bins: of lambda.
-    resamples: for bootstrap bands of the network's curve; 0 for none.
-    Raises ValueError if law and activations differ in the number of classes, K < 3, all rows of the classifier are
-    equal, or there are too few samples.
+    Raises
+    ------
+    ValueError
+        If law and activations differ in the number of classes, K < 3, d < K-1, all rows of the classifier are equal, or
+        there are too few samples.
+
+    Notes
+    -----
+    The predictions all assume cross entropy, whatever the network was trained with:
+
+    - "closed form": the proximal point of log-sum-exp at the fitted beta, with features for the nearest ETF.
+    - "fit-free": the same at the beta that classifier and weight decay imply. Nothing is fitted.
+    - "straight line": gamma (y - 1/K), as mean squared error would give. This is the rival.
+    - "own classifier": optimal features for the network's own classifier and bias, lambda_H fitted.
+    - "solver, nearest ETF": a direct solve of the UFM for the nearest ETF, which checks the closed form.
+
+    Samples are split into random halves, always the same ones. The parameter of each prediction is fitted on one half
+    by least squares of the logits; scores and curves come from the other half. Mixtures of the same images can be in
+    both halves. Logits and classifier are centred over the classes, because softmax does not see the mean. Features,
+    those of the network and the predicted ones, are centred over the scored samples.
+
+    Examples
+    --------
+    A "network" that follows the theory exactly:
+
+    >>> import torch
+    >>> import ufm
+    >>> a, b, lam = torch.arange(300) % 3, torch.arange(300) // 3 % 3, torch.arange(300) % 7 / 6
+    >>> y = ufm.PairTargets(3, a, b, lam.double()).labels
+    >>> W = ufm.simplex_etf(3)
+    >>> response = ufm.fixed_classifier(W, y, feature_decay=0.05)
+    >>> activations = ufm.Activations(response.features, response.logits, a, b, lam, W)
+    >>> comparison = ufm.compare(activations, ufm.Mixup(3), solver=False)
+    >>> round(comparison.feature_decay, 4), round(comparison.score("closed form").r2, 4)
+    (0.05, 1.0)
     """
     if not isinstance(law, Law):
         raise ValueError(f"law: got {type(law).__name__}, expected a law such as Mixup(10)")
@@ -159,13 +242,14 @@ def compare(
         raise ValueError(f"activations: got a classifier of shape {(K, d)}, expected K >= 3 and d >= K-1")
     if weight_decay is not None:
         check_number("weight_decay", weight_decay, above=0)
-    fit, scored = halves(activations)
+    pairs = pairs_of(activations)
+    fit, scored = halves(pairs)
     labels, logits = activations.labels, centred(activations.logits.double())
-    head = Head(activations.classifier, activations.bias)
+    head = Head.of(activations.classifier, activations.bias)
     beta, slope = fit_beta(labels[fit], logits[fit]), fit_slope(labels[fit], logits[fit])
     beta_fit_free = None
     if weight_decay is not None:
-        # Too large a classifier for this weight decay: there is no such beta.
+        # If the classifier is too large for this weight decay, no such beta exists.
         with suppress(ValueError):
             beta_fit_free = beta_from_classifier(law, weight_decay, head.multiplier)
 
@@ -187,7 +271,7 @@ def compare(
         solver_error = (solution.logits - predictions[0].logits).abs().max().item()
 
     features = _less_mean(activations.features[scored].double())
-    pairs = Pairs.of(activations, scored)
+    pairs = pairs[scored]
     drawn = {"network": logits[scored]} | {prediction.name: prediction.logits for prediction in predictions}
     resampled = {"network": resamples}
     return Comparison(
@@ -236,16 +320,15 @@ def _in_plane(features: Float[Tensor, "N d"], head: Head) -> float:
 
 
 def _score(
-    prediction: Prediction, logits: Float[Tensor, "N K"], features: Float[Tensor, "N d"], pairs: Pairs, bins: int
+    prediction: Prediction, logits: Float[Tensor, "N K"], features: Float[Tensor, "N d"], pairs: ClassPairs, bins: int
 ) -> Score:
     cells = pairs.cells(logits.shape[1], bins)
     same = cells < 0
-    _, index = torch.unique(cells[~same], return_inverse=True)
+    _, index, count = torch.unique(cells[~same], return_inverse=True, return_counts=True)
 
     def means(values: Tensor) -> Tensor:
-        """Return the mean over its cell for each different-class sample."""
-        total = values.new_zeros(int(index.max()) + 1, values.shape[1]).index_add_(0, index, values[~same])
-        return (total / torch.bincount(index).unsqueeze(-1))[index]
+        """Return, for each different-class sample, the mean over its cell."""
+        return cell_means(values[~same], index, count)[index]
 
     def r2(select: Callable[[Tensor], Tensor]) -> float:
         return r_squared(select(logits), select(prediction.logits))

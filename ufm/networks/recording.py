@@ -1,4 +1,4 @@
-"""Activations of any torch model on mixed inputs, recorded by hooks: to memory or, row by row, to a file."""
+"""Recording of any torch model's activations on mixed inputs by hooks, to memory or batch by batch to a file."""
 
 import json
 import sys
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
-from ufm._support.arrays import check_choice, check_integer, to_tensor
+from ufm._support.arrays import check_choice, check_finite, check_integer
+from ufm._support.pairs import read_pairs
 from ufm._support.tensorfile import Rows, stored_dtype
 from ufm._support.version import VERSION
 from ufm.networks.activations import (
     Activations,
     MixedBatch,
     check_description,
-    check_finite,
-    check_pairs,
     load,
     write_activations,
 )
 from ufm.networks.undisturbed import undisturbed
 
+# Keys of the description that `record` fills in.
 _OWN_KEYS = ("mode", "samples", "layers", "pool", "torch", "ufm")
 
 
@@ -42,25 +42,63 @@ def record(
     out: str | Path | None = None,
     description: dict[str, str] | None = None,
 ) -> Activations:
-    """Run `model` on mixed batches and return the activations of its classifier and of the named layers.
+    """Run a model on mixed batches and return the activations of its classifier and of named layers.
 
-    model: any module; called on each batch (see `MixedBatch`) without gradients, and left as it was: parameters,
-    buffers (BatchNorm's running statistics too), requires_grad, the training flag of every submodule, hooks, and the
-    global random generators. A compiled model runs uncompiled, as hooks need it; the model inside a
-    (Distributed)DataParallel runs on its own. batches: of mixed inputs; moved to the model's device if all its
-    parameters are on one. classifier: the last linear layer z = W h + b, or its name; by default the last nn.Linear
-    among the submodules. layers: names of further submodules whose outputs are recorded: of a tuple its first element,
-    half precision widened to float32, flattened to one row per input. pool: average outputs (n, C, H, W) over H and W
-    and outputs (n, T, C) over the tokens T, instead of flattening them. train_mode: run in training mode (BatchNorm
-    with batch statistics, dropout active) instead of evaluation mode. max_samples: stop after as many rows; the last
-    batch runs whole and is cut afterwards. out: write the rows to this safetensors file as they come, and return
-    activations mapped from it: memory holds one batch (and a copy of the model's state) however many there are, the
-    folder of `out` for a while twice what is recorded. Either the whole file is there in the end, or what was there
-    before. description: text to keep with it; mode, number of samples, layers, pooling and versions are added.
+    Parameters
+    ----------
+    model : nn.Module
+        Any module. It is called on each batch without gradients (see `MixedBatch`). A compiled model runs uncompiled,
+        because hooks need it; the model inside a DataParallel or DistributedDataParallel runs on its own.
+    batches : iterable of MixedBatch
+        Mixed inputs. They are moved to the model's device if all its parameters are on one device.
+    classifier : str or nn.Linear, optional
+        The last linear layer z = W h + b, or its name; by default the last nn.Linear among the submodules.
+    layers : sequence of str
+        Names of further submodules whose outputs are recorded. Of a tuple the first element is taken. Half precision
+        is widened to float32, and outputs are flattened to one row per input.
+    pool : bool
+        Average outputs (n, C, H, W) over H and W, and outputs (n, T, C) over the tokens T, instead of flattening them.
+    train_mode : bool
+        Run in training mode (batch statistics in BatchNorm, active dropout) instead of evaluation mode.
+    max_samples : int, optional
+        Stop after this many rows. The last batch runs whole and is cut afterwards.
+    out : str or Path, optional
+        Write the rows to this safetensors file as they come, and return activations mapped from it. Memory then holds
+        one batch and a copy of the model's state, however many batches there are; while recording, the folder needs up
+        to twice the space of the file. If recording fails, a file that was there before is left unchanged.
+    description : dict of str, optional
+        Text to store with the activations. Mode, number of samples, layers, pooling and versions are added.
 
-    Raises ValueError for an unknown name, a classifier that is not linear, a layer that is not called exactly once a
-    batch or does not give a tensor with one row per input, batches that do not fit, features or logits that are not
-    finite, or no batch at all. Outputs (T, n, C), with the batch second, are refused unless T = n: that cannot be seen.
+    Returns
+    -------
+    Activations
+        One row per input.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, a classifier that is not linear, a layer that is not called exactly once per batch or does
+        not give a tensor with one row per input, batches that do not fit, features or logits that are not finite, or no
+        batch at all.
+
+    Notes
+    -----
+    The model is left as it was: parameters, buffers (BatchNorm's running statistics too), requires_grad, the training
+    flag of every submodule and hooks. So are the global random generators.
+
+    Outputs (T, n, C) with the batch in second place are refused unless T = n, which cannot be told from (n, T, C).
+
+    Examples
+    --------
+    >>> import torch
+    >>> import ufm
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
+    >>> batch = ufm.MixedBatch(torch.ones(2, 4), torch.tensor([0, 1]), torch.tensor([2, 1]), torch.tensor([0.3, 1.0]))
+    >>> activations = ufm.record(model, [batch], layers=["1"])
+    >>> tuple(activations.features.shape), tuple(activations.logits.shape)
+    ((2, 5), (2, 3))
+    >>> bool((activations.layers["1"] == activations.features).all())
+    True
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     if isinstance(layers, str):
@@ -97,7 +135,8 @@ def record(
                 watch.start(count, pool)
                 runner(batch.inputs)
                 watch.finish()
-                check_pairs(**labels, count=count, num_classes=num_classes)
+                pairs = read_pairs(labels["class_a"], labels["class_b"], labels["lam"], count, num_classes)
+                labels |= {"class_a": pairs.class_a.long(), "class_b": pairs.class_b.long()}
                 keep = count if left is None else min(count, left)
                 for name, rows in columns.items():
                     rows.append((labels | watch.head)[name][:keep])
@@ -128,10 +167,10 @@ def record(
 
 
 class _Runner:
-    """Calls a model with the inputs of a batch, on the model's device."""
+    """A model that is called with the inputs of a batch, on the model's device."""
 
     def __init__(self, model: nn.Module) -> None:
-        # The wrapper would split the batch over devices, or wait for other processes.
+        # The wrapper would split the batch over devices or wait for other processes.
         self._model = model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
         devices = {parameter.device for parameter in model.parameters()}
         self._device = devices.pop() if len(devices) == 1 else None
@@ -147,13 +186,13 @@ class _Runner:
 
 
 class _Watch:
-    """What classifier and layers give in one forward pass, copied before the pass can change it in place."""
+    """Outputs of classifier and layers in one forward pass, copied before the pass can change them in place."""
 
     def __init__(self, head: nn.Linear, layers: dict[str, nn.Module]) -> None:
         self.head: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
         self._module, self._layers = head, layers
-        self._calls: Counter[str | None] = Counter()  # None: of the classifier
+        self._calls: Counter[str | None] = Counter()  # the key None stands for the classifier
         self._count, self._pool, self._linear = 0, False, False
         self._hooks = ExitStack()
 
@@ -171,12 +210,12 @@ class _Watch:
         self._hooks.close()
 
     def start(self, count: int, pool: bool) -> None:
-        """Expect a pass over `count` inputs."""
+        """Prepare for a forward pass over `count` inputs."""
         self._count, self._pool = count, pool
         self._calls.clear()
 
     def finish(self) -> None:
-        """Raise ValueError unless each layer was called once in the pass."""
+        """Raise ValueError unless the pass called the classifier and each layer once."""
         for name in (None, *self._layers):
             if self._calls[name] != 1:
                 shown, times = "classifier" if name is None else name, self._calls[name]
@@ -226,7 +265,7 @@ def _copied(name: str, value: Tensor) -> Tensor:
 
 
 def _read(batch: MixedBatch) -> tuple[int, dict[str, Tensor]]:
-    """Return the number of inputs of `batch` and a copy of its labels; raise ValueError for what is none."""
+    """Return the number of inputs of a batch and a copy of its labels; raise ValueError if it has none."""
     if not isinstance(batch, MixedBatch):
         raise ValueError(f"batches: got {type(batch).__name__}, expected a MixedBatch")
     inputs = batch.inputs
@@ -238,18 +277,15 @@ def _read(batch: MixedBatch) -> tuple[int, dict[str, Tensor]]:
         raise ValueError(
             f"inputs: got {type(inputs).__name__}, expected a tensor, or tuple or mapping with one, with rows"
         )
-    labels: dict[str, Tensor] = {}
-    for name in ("class_a", "class_b", "lam"):
-        value = getattr(batch, name)
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{name}: got {type(value).__name__}, expected a tensor")
-        value = _copied(name, value)
-        if name == "lam":
-            value = to_tensor(name, value, finite=False)
-        elif value.is_floating_point() or value.dtype == torch.bool:
-            raise ValueError(f"{name}: got dtype {value.dtype}, expected whole numbers")
-        labels[name] = value if name == "lam" else value.long()
-    return len(first), labels
+    # Copied, because a loader may write its next batch into the same memory.
+    return len(first), {name: _label(batch, name) for name in ("class_a", "class_b", "lam")}
+
+
+def _label(batch: MixedBatch, name: str) -> Tensor:
+    value = getattr(batch, name)
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name}: got {type(value).__name__}, expected a tensor")
+    return _copied(name, value)
 
 
 def _moved(value: Any, device: torch.device) -> Any:
@@ -263,13 +299,13 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def _uncompiled() -> AbstractContextManager[None]:
-    """Run compiled code uncompiled: it was compiled without the hooks, and would pass them by."""
-    # Whatever was compiled has loaded the compiler, which takes a second that others need not wait.
+    """Run compiled code uncompiled: it was compiled without the hooks and would bypass them."""
+    # If anything was compiled, the compiler is loaded already; otherwise there is no need to spend a second on it.
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _folder_of(out: str | Path) -> Path:
-    """Return the folder of `out`, made if need be; raise ValueError if `out` cannot be a file."""
+    """Return the folder of `out`, created if necessary; raise ValueError if `out` cannot be a file."""
     try:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

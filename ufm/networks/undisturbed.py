@@ -1,4 +1,4 @@
-"""A torch module that is run and then found as it was before."""
+"""Running a torch module without lasting effects on it or on the global random generators."""
 
 import random
 from collections.abc import Iterator
@@ -13,17 +13,25 @@ from ufm._support.tensorfile import bytes_of
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Leave `model` and the global random generators after the block, whatever ends it, as they were before.
+    """Restore `model` and the global random generators after the block, however it ends.
 
-    Of the model: parameters and buffers, by value and as objects (a forward pass may assign new ones), which of them
-    there are, requires_grad, and the training flag of every submodule. Of the generators: Python's, NumPy's, and
-    torch's on the CPU and on CUDA. A copy of the model's parameters and buffers is held on the CPU meanwhile.
+    Parameters
+    ----------
+    model : nn.Module
+        Its parameters and buffers are restored by value and as objects (a forward pass may assign new ones), and so are
+        requires_grad and the training flag of every submodule. Parameters and buffers that the block adds are removed.
+        A copy of them is held on the CPU meanwhile.
+
+    Yields
+    ------
+    None
+        The restored generators are those of Python, of NumPy, and of torch on the CPU and on CUDA.
     """
     modules = [(module, module.training, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
     tensors = {id(x): x for _, _, *held in modules for group in held for x in group.values() if x is not None}
     copies = [(x, x.detach().to("cpu", copy=True), x.requires_grad) for x in tensors.values()]
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    # CUDA is not started for its generator's sake.
+    # CUDA is not initialised only to read its generator.
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:
         yield
@@ -52,7 +60,7 @@ def _restore(group: dict, before: dict) -> None:
 def _restore_values(tensor: Tensor, copy: Tensor) -> None:
     if tensor.shape != copy.shape or tensor.dtype != copy.dtype:
         tensor.data = copy.to(tensor.device)
-    # What is the same already stays untouched: autograd may have saved it for a backward pass to come.
+    # An unchanged tensor is not written to: autograd may have saved it for a later backward pass.
     elif not torch.equal(bytes_of(tensor.cpu()), bytes_of(copy)):
         with torch.no_grad():
             tensor.copy_(copy)

@@ -1,4 +1,4 @@
-"""One function per kind of plot: results in, a matplotlib Figure out; no files, no global state."""
+"""One function per kind of plot. It takes results and returns a matplotlib Figure; no files, no global state."""
 
 from ufm.plotting.channel import DEPTH_LABEL, LAMBDA_LABEL, WIDTH_LABEL, Line, channel_figure, confidence_figure
 from ufm.plotting.pairs import PairPanel, pair_figure

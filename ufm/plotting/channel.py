@@ -1,4 +1,4 @@
-"""The channel: width, depth and confidence against lambda."""
+"""Plots of the channel: width, depth and confidence against lambda."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,29 @@ LAMBDA_LABEL = "λ, weight of class a"
 
 @dataclass(frozen=True)
 class Line:
-    """A continuous prediction against lambda.
+    """A prediction as a line against lambda.
 
-    label: for the legend. lam (n,): in [0, 1]. width, depth (n,): in logits. confidence (n,): the largest probability,
-    in [0, 1], which `confidence_figure` needs, or None. Entries that are NaN or infinite, as the width at the ends may
-    be, leave a gap. colour: any that matplotlib knows. dashes: one of `DASHES`.
-    Raises ValueError for shapes that do not fit, values out of range, or no finite one.
+    Entries that are NaN or infinite, as the width can be at the ends, leave a gap.
+
+    Attributes
+    ----------
+    label : str
+        Text in the legend.
+    lam : (n,) array
+        Values of lambda, in [0, 1].
+    width, depth : (n,) array
+        Width and depth, in logits.
+    confidence : (n,) array or None
+        Largest probability, in [0, 1]; `confidence_figure` needs it.
+    colour : str
+        Any colour that matplotlib knows.
+    dashes : str
+        One of `DASHES`.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, values out of range, or no finite value.
     """
 
     label: str
@@ -36,7 +53,7 @@ class Line:
     dashes: str = "-"
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the field, for what cannot be drawn."""
+        """Check every field."""
         lam = real_array("lam", self.lam, 1)
         check_interval("lam", lam)
         for name in ("width", "depth", *(() if self.confidence is None else ("confidence",))):
@@ -49,11 +66,27 @@ class Line:
 
 
 def channel_figure(network: ChannelCurve, solver: ChannelCurve | None, lines: Sequence[Line]) -> Figure:
-    """Return width and depth of the channel against lambda: network (mean and deviation), solver, predictions.
+    """Plot width and depth of the channel against lambda, for network, solver and predictions.
 
-    network, solver: of `ufm.channel_curve` or a comparison's `curves`, fields (bins,), empty bins left out; solver may
-    be None. lines: continuous predictions, none or more. Widths and depths are in logits.
-    Raises ValueError if a curve's fields do not fit together, are out of range, or have no finite entry.
+    Parameters
+    ----------
+    network : ChannelCurve
+        Of `ufm.channel_curve` or a comparison's `curves`; drawn as means with standard deviations. Empty bins are left
+        out.
+    solver : ChannelCurve or None
+        The direct solver's curve.
+    lines : sequence of Line
+        Predictions, none or more.
+
+    Returns
+    -------
+    Figure
+        Two axes, in logits.
+
+    Raises
+    ------
+    ValueError
+        If the fields of a curve do not fit together, are out of range, or have no finite entry.
     """
     _check_curves(network, solver)
     with style():
@@ -79,9 +112,26 @@ def channel_figure(network: ChannelCurve, solver: ChannelCurve | None, lines: Se
 
 
 def confidence_figure(network: ChannelCurve, solver: ChannelCurve | None, lines: Sequence[Line]) -> Figure:
-    """Return the mean largest probability of different-class samples against lambda, beside the label's own.
+    """Plot the mean largest probability of different-class samples against lambda, beside that of the label itself.
 
-    network, solver, lines: as for `channel_figure`. Raises ValueError as that does, and for a line without confidence.
+    Parameters
+    ----------
+    network : ChannelCurve
+        As in `channel_figure`.
+    solver : ChannelCurve or None
+        As in `channel_figure`.
+    lines : sequence of Line
+        Predictions, each with a confidence.
+
+    Returns
+    -------
+    Figure
+        One axes.
+
+    Raises
+    ------
+    ValueError
+        As in `channel_figure`, and for a line without confidence.
     """
     _check_curves(network, solver)
     for line in lines:

@@ -1,4 +1,4 @@
-"""Features of three classes in the plane of their classifier rows, coloured by lambda."""
+"""Plots of three classes' features in the plane of their classifier rows, coloured by lambda."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from matplotlib.mathtext import MathTextParser
 from matplotlib.patches import Circle
 
 from ufm._support.arrays import Array, check_integer
-from ufm.plotting.checks import check_interval, check_titles, pairs, real_array
+from ufm._support.pairs import read_pairs
+from ufm.plotting.checks import check_interval, check_titles, real_array
 from ufm.plotting.style import DOUBLE_COLUMN, LAMBDA_MAP, POINT_EDGE, lambda_bar, style
 from ufm.theory.etf import classifier_plane
 
@@ -21,13 +22,27 @@ _ASPECT = 0.9
 
 @dataclass(frozen=True)
 class PlanarPanel:
-    """One panel of the planar picture, in coordinates of `classifier_plane`.
+    """One panel of the planar figure, in the coordinates of `classifier_plane`.
 
-    title: of the panel. rows (3, 2): the classifier rows, none of them 0. mixed (n, 2), lam (n,): features of two
-    different classes and the weight of the pair's first class, pairs taken cyclically (0, 1), (1, 2), (2, 0). same
-    (m, 2): features of one class. n and m may be 0. scaled: whether lengths are in units of the mean same-class
-    feature's, whose circle is then drawn.
-    Raises ValueError for shapes that do not fit, entries that are not finite, or lam outside of [0, 1].
+    Attributes
+    ----------
+    title : str
+        Title of the panel.
+    rows : (3, 2) array
+        The classifier rows, none of them 0.
+    mixed : (n, 2) array
+        Features of mixtures of two different classes; n may be 0.
+    lam : (n,) array
+        Weight of the pair's first class, in [0, 1]. Pairs are taken cyclically: (0, 1), (1, 2), (2, 0).
+    same : (m, 2) array
+        Features of same-class samples; m may be 0.
+    scaled : bool
+        Whether lengths are in units of the mean length of the same-class features; then the unit circle is drawn.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, entries that are not finite, or lam outside [0, 1].
     """
 
     title: str
@@ -38,7 +53,7 @@ class PlanarPanel:
     scaled: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the field, for what cannot be drawn."""
+        """Check every array."""
         for name in ("rows", "mixed", "lam", "same"):
             if not isinstance(getattr(self, name), np.ndarray):
                 raise ValueError(f"{name}: got {type(getattr(self, name)).__name__}, expected a NumPy array")
@@ -53,7 +68,7 @@ class PlanarPanel:
 
     @property
     def points(self) -> np.ndarray:
-        """All its samples (n + m, 2)."""
+        """All samples (n + m, 2)."""
         return np.concatenate([self.mixed, self.same])
 
 
@@ -68,20 +83,42 @@ def planar_panel(
     *,
     scale: bool = False,
 ) -> PlanarPanel:
-    """Return the panel of the samples whose two classes are both among `classes`, projected orthogonally.
+    """Project the samples whose two classes are both among `classes` orthogonally onto the plane of three rows.
 
-    classifier (K, d), K >= 3: its rows. features (N, d): of samples with the classes class_a, class_b (N,) and the
-    weight lam (N,) of class_a, in [0, 1]. classes: three different ones. scale: draw in units of the mean length of the
-    same-class features in the plane. If no sample is of these classes, the panel has none.
-    Raises ValueError for shapes that do not fit, entries that are not finite, a class or weight out of range, three
-    classifier rows on a line, or no same-class sample to scale by.
+    Parameters
+    ----------
+    title : str
+        Title of the panel.
+    classifier : (K, d) array
+        The classifier, K >= 3.
+    features : (N, d) array
+        Features of all samples.
+    class_a, class_b : (N,) integer array
+        The two classes of each sample, in 0..K-1.
+    lam : (N,) array
+        Weight of class_a, in [0, 1].
+    classes : triple of int
+        Three different classes.
+    scale : bool
+        Whether to draw in units of the mean length of the same-class features in the plane.
+
+    Returns
+    -------
+    PlanarPanel
+        It has no samples if none is of these classes.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, entries that are not finite, a class or weight out of range, three classifier rows
+        on a line, or no same-class sample to scale by.
     """
     W, h = (real_array(name, x, 2) for name, x in (("classifier", classifier), ("features", features)))
     K, d = W.shape
     if h.shape[1] != d:
         raise ValueError(f"features: got shape {h.shape}, expected (N, {d}), as the classifier's rows")
     three = _three(classes, K)
-    a, b, weight = pairs(class_a, class_b, lam, len(h), K)
+    a, b, weight = (x.numpy() for x in read_pairs(class_a, class_b, lam, len(h), K).wide().columns)
     try:
         plane = classifier_plane(W[three])
     except ValueError as error:
@@ -104,14 +141,38 @@ def projected_panel(
 ) -> PlanarPanel:
     """Return the panel of points that are in the plane already.
 
-    rows (3, 2): where the rows of `classes` lie, in their order, none at the origin. points (n, 2): samples of these
-    three classes only. class_a, class_b, lam (n,), scale: as for `planar_panel`.
-    Raises ValueError for shapes that do not fit, entries that are not finite, another class, a weight out of range, a
-    row at the origin, or no same-class sample to scale by.
+    Parameters
+    ----------
+    title : str
+        Title of the panel.
+    rows : (3, 2) array
+        The classifier rows of `classes`, in this order, none of them 0.
+    points : (n, 2) array
+        Samples of these three classes only.
+    class_a, class_b : (n,) integer array
+        The two classes of each sample.
+    lam : (n,) array
+        Weight of class_a, in [0, 1].
+    classes : triple of int
+        Three different classes.
+    scale : bool
+        As in `planar_panel`.
+
+    Returns
+    -------
+    PlanarPanel
+        The panel.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, entries that are not finite, another class, a weight out of range, a row at the
+        origin, or no same-class sample to scale by.
     """
     three = _three(classes)
     corners, where = real_array("rows", rows, 2), _plane_points("points", points)
-    a, b, weight = pairs(class_a, class_b, lam, len(where), max(three) + 1)
+    found = read_pairs(class_a, class_b, lam, len(where), max(three) + 1)
+    a, b, weight = (x.numpy() for x in found.wide().columns)
     for name, column in (("class_a", a), ("class_b", b)):
         if not np.isin(column, three).all():
             raise ValueError(f"{name}: got {column[~np.isin(column, three)][0]}, expected one of {tuple(three)}")
@@ -123,13 +184,13 @@ def projected_panel(
     unit = float(np.linalg.norm(where[same], axis=1).mean()) if scale else 1.0
     if unit == 0:
         raise ValueError("points: got all same-class samples at the origin, expected a length to scale by")
-    # Cyclic order, so that each channel shows the whole scale once and no two pairs share a meaning.
+    # In cyclic order, each channel shows the whole scale once.
     weight = np.where((b - a) % 3 == 1, weight, 1 - weight)
     return PlanarPanel(title, corners, where[~same] / unit, weight[~same], where[same] / unit, scale)
 
 
 def _three(classes: Sequence[int], K: int | None = None) -> list[int]:
-    """Return the three classes; raise ValueError unless they are different and, if K is given, below it."""
+    """Return the three classes; raise ValueError unless they are different and, if K is given, smaller than K."""
     try:
         three = [check_integer("classes", k, minimum=0, maximum=None if K is None else K - 1) for k in classes]
     except (TypeError, ValueError):
@@ -169,14 +230,33 @@ def planar_figure(
     own_limits: bool = False,
     symbol: str = "w",
 ) -> Figure:
-    """Return the features of three classes in the plane of their classifier rows, with one lambda scale.
+    """Plot the features of three classes in the plane of their classifier rows, with one scale of lambda.
 
-    panels: in rows of `columns` (by default one row); None leaves its place empty, and a panel without samples says so.
-    class_names: of the three classes, in LaTeX, as the rows' subscripts. column_titles, row_titles: above the columns
-    and beside the rows, at most one each. own_limits: let each panel fill its place, rather than draw all at one scale.
-    symbol: of the rows, in LaTeX.
-    Raises ValueError if no panel has samples, columns is not a whole number >= 1, or there are not three names that
-    can be set or too many titles.
+    Parameters
+    ----------
+    panels : sequence of PlanarPanel or None
+        None leaves a place empty; a panel without samples is labelled as such.
+    class_names : sequence of str
+        Names of the three classes in LaTeX, the subscripts of the rows.
+    columns : int, optional
+        Number of panels per row of the figure; by default all are in one row.
+    column_titles, row_titles : sequence of str
+        Titles above the columns and beside the rows, at most one each.
+    own_limits : bool
+        Whether each panel fills its place, instead of all having the same scale.
+    symbol : str
+        Symbol of the classifier rows in LaTeX.
+
+    Returns
+    -------
+    Figure
+        One axes per place.
+
+    Raises
+    ------
+    ValueError
+        If no panel has samples, columns is not a whole number >= 1, there are not three names that matplotlib can set,
+        or there are too many titles.
     """
     names = _row_names(symbol, class_names)
     drawn = [panel for panel in panels if panel is not None and len(panel.points)]
@@ -205,7 +285,7 @@ def planar_figure(
         pairs = ", ".join(f"({class_names[i]}, {class_names[(i + 1) % 3]})" for i in range(3))
         label = f"different classes: λ, weight of the pair's first class in {pairs}"
         lambda_bar(figure, label, axes=list(axes.flat))
-        # In the figure's corner beside the colour bar; outside the layout, which would make room for it.
+        # The legend is in the corner beside the colour bar; the layout must not make room for it.
         first = next(axis for axis in axes.flat if axis.collections)
         figure.legend(*first.get_legend_handles_labels(), loc="lower left", handletextpad=0.1).set_in_layout(False)
         return figure
@@ -213,7 +293,7 @@ def planar_figure(
 
 @dataclass(frozen=True)
 class _Limits:
-    """How far the points reach, and a box around them with room for the rows' names, always of the same proportions."""
+    """The largest distance from the origin, and a box of fixed proportions around points and the rows' names."""
 
     reach: float
     half_width: float
@@ -223,7 +303,7 @@ class _Limits:
     @staticmethod
     def of(panels: Sequence[PlanarPanel]) -> "_Limits":
         points = np.concatenate([panel.points for panel in panels])
-        # Samples that are all at the origin need some room too.
+        # If all samples are at the origin, the box still needs some size.
         reach = float(np.linalg.norm(points, axis=1).max()) or 1.0
         circle = 1.03 if any(panel.scaled for panel in panels) else 0.0
         half_width = max(1.05 * float(np.abs(points[:, 0]).max()), 1.25 * reach)

@@ -12,15 +12,24 @@ from ufm.networks.calibration import ReliabilityCurve
 from ufm.plotting.checks import check_interval, real_array
 from ufm.plotting.style import CLOSED_FORM, DOUBLE_COLUMN, SINGLE_COLUMN, SOLVER, style
 
+# The accuracy of fewer samples than this is mostly chance.
 _ENOUGH = 10
 
 
 @dataclass(frozen=True)
 class ReliabilityPanel:
-    """One diagram; `reliability_figure` checks it.
+    """One reliability diagram; `reliability_figure` checks it.
 
-    title: of the diagram. before: curve of the network as trained. after: after temperature scaling, or None. note: a
-    few words for the lower right corner, in lines.
+    Attributes
+    ----------
+    title : str
+        Title of the diagram.
+    before : ReliabilityCurve
+        Curve of the network as trained.
+    after : ReliabilityCurve or None
+        Curve after temperature scaling.
+    note : str
+        Short text for the lower right corner; it may have several lines.
     """
 
     title: str
@@ -30,11 +39,28 @@ class ReliabilityPanel:
 
 
 def reliability_figure(panels: Sequence[ReliabilityPanel], *, columns: int | None = None) -> Figure:
-    """Return reliability diagrams in rows of `columns`, by default one row; a marker's area tells its bin's samples.
+    """Plot reliability diagrams: accuracy against confidence.
 
-    Bins of fewer than 10 samples are faint and not joined to the others: their accuracy is mostly chance. Raises
-    ValueError if there is no panel, columns is not a whole number >= 1, or a curve has no samples, fields that do not
-    fit together, or values out of range.
+    The area of a marker shows the number of samples in its bin. Bins of fewer than 10 samples are faint and not joined
+    to the others, because their accuracy is mostly chance.
+
+    Parameters
+    ----------
+    panels : sequence of ReliabilityPanel
+        At least one diagram.
+    columns : int, optional
+        Number of diagrams per row; by default all are in one row.
+
+    Returns
+    -------
+    Figure
+        One axes per panel.
+
+    Raises
+    ------
+    ValueError
+        If there is no panel, columns is not a whole number >= 1, or a curve has no samples, fields that do not fit
+        together, or values out of range.
     """
     if not panels:
         raise ValueError("panels: got none, expected at least one")
@@ -56,12 +82,12 @@ def reliability_figure(panels: Sequence[ReliabilityPanel], *, columns: int | Non
             axis.set_xlabel("confidence")
         for axis in axes[:, 0]:
             axis.set_ylabel("accuracy")
-        # Panels differ in what they have: a handle for each label of any.
+        # Panels can have different series: the legend has a handle for each label that occurs.
         handles = {}
         for axis in axes.flat:
             handles |= {handle.get_label(): handle for handle in axis.get_legend_handles_labels()[0]}
         legend = figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=1 if count == 1 else 3)
-        # The first bin drawn gives the legend its marker; its size means nothing there.
+        # The legend takes its marker from the first bin, whose size has no meaning there.
         for handle in legend.legend_handles:
             if hasattr(handle, "set_sizes"):
                 handle.set_sizes([20])  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
@@ -108,5 +134,5 @@ def _draw(axis: Axes, panel: ReliabilityPanel) -> None:
                 clip_on=False,
             )
     axis.set(title=panel.title, xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal")
-    # Curves start far from the lower right corner: a network that was confident there would be wrong all the time.
+    # The lower right corner is free: a curve there would belong to a network that is confident and always wrong.
     axis.text(1, 0.04, panel.note, transform=axis.transAxes, ha="right", fontsize=6, linespacing=1.25)

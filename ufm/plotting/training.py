@@ -1,4 +1,4 @@
-"""Convergence over training: same-class features and classifier towards the simplex ETF."""
+"""Plots of training: how same-class features and classifier approach the simplex ETF."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -26,13 +26,29 @@ def convergence_figure(
     *,
     kinds: tuple[str, str] = ("", ""),
 ) -> Figure:
-    """Return NC1, NC2, NC3 and the classifier's distance to its nearest ETF against the epoch, a line per history.
+    """Plot NC1, NC2, NC3 and the classifier's distance to its nearest ETF against the epoch, one line per history.
 
-    histories: rows with `epoch` (from 0) and the measures, by label; a row without a measure is left out of its line,
-    and a measure that no row has is said to be missing.
-    others: histories of another kind, dashed, in the colour of the same label. kinds: the words for the two. The axes
-    are logarithmic: of measures that are 0, none is seen.
-    Raises ValueError if no row has any measure, or one with measures has no epoch >= 0 or has what is no number.
+    The axes are logarithmic, so measures that are 0 are not shown.
+
+    Parameters
+    ----------
+    histories : mapping of sequences of mappings
+        By label, rows with `epoch` (from 0) and any of the measures `nc1`, `nc2`, `nc3` and `etf_error`. A row without
+        a measure is left out of that measure's line; a measure that no row has is marked as not measured.
+    others : mapping of sequences of mappings, optional
+        Histories of a second kind: dashed lines, in the colour of the same label.
+    kinds : pair of str
+        Names of the two kinds, for the legend.
+
+    Returns
+    -------
+    Figure
+        One axes per measure.
+
+    Raises
+    ------
+    ValueError
+        If no row has any measure, or a row with measures has no epoch >= 0 or has a measure that is not a number.
     """
     if len(kinds) != 2:
         raise ValueError(f"kinds: got {len(kinds)}, expected 2")
@@ -83,7 +99,7 @@ def _check(where: str, group: Mapping[str, Sequence[Mapping[str, float | None]]]
             if not found:
                 continue
             check_number(f"{where}: epoch of {label!r}", row.get("epoch"), minimum=0)
-            # A network that diverged has measures that are NaN or infinite: they leave a gap.
+            # Measures of a network that diverged are NaN or infinite; they leave a gap.
             for name, value in found.items():
                 if not isinstance(value, Real) or isinstance(value, bool):
                     raise ValueError(f"{where}: got {name} {value!r} of {label!r}, expected a number or None")
@@ -108,5 +124,5 @@ def _draw(
 
 
 def _few_digits(value: float, digits: str) -> str:
-    """Label some numbers between powers of ten, without which a short logarithmic axis shows one or none."""
+    """Return the label of some numbers between powers of ten: a short logarithmic axis would have one label or none."""
     return f"{value:g}" if f"{value:e}"[0] in digits else ""

@@ -124,7 +124,7 @@ def ideal_features(
     some: Activations, comparison: Comparison, chosen: torch.Tensor
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Return classifier and features of closed form and direct solver on some of the targets."""
-    etf, labels = Head(some.classifier, some.bias).etf_rows, some.labels[chosen]
+    etf, labels = Head.of(some.classifier, some.bias).etf_rows, some.labels[chosen]
     ideal = UFM(Targets(labels), etf.shape[1], 0.0, comparison.feature_decay, classifier=etf)
     response = fixed_classifier(etf, labels, comparison.feature_decay)
     return {
