@@ -11,7 +11,6 @@ A feature penalty lambda' of the other convention, (1/N) sum loss + (lambda'/2) 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,14 +24,13 @@ from ufm.labels.targets import Orbits
 from ufm.losses import Loss, get_loss
 from ufm.theory.etf import simplex_etf
 from ufm.theory.features import Response, fixed_classifier
+from ufm.theory.roots import decreasing_root
 
 Scalar = float | Float[Tensor, ""]
 
 # Levels of the continuous rule: the step is halved until nothing changes by more than the tolerance.
 _LEVELS = range(4, 10)
 _QUADRATURE_TOLERANCE = 1e-12
-_MAX_ROOT_STEPS = 200
-_LARGEST_LOG_BETA = 690.0
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ def joint_optimum(
         """Return (log beta, objective) for one quadrature rule; log beta is -inf for the zero solution."""
         if log_target >= math.log(_spread(orbits)):
             return -math.inf, _objective(loss_function, orbits, 0.0)
-        root = _decreasing_root(lambda t: _log_excess(loss_function, orbits, t, log_target), start)
+        root = decreasing_root(lambda t: _log_excess(loss_function, orbits, t, log_target), start)
         return root, _objective(loss_function, orbits, math.exp(root))
 
     error = 0.0
@@ -366,7 +364,7 @@ def beta_from_classifier(law: Law, weight_decay: float, multiplier: float, *, no
     if excess(peak)[0] < 0:
         largest = m * math.exp(excess(peak)[0] / 2)
         raise ValueError(f"multiplier: got {m:g}, expected at most {largest:g} at weight decay {lambda_W:g}")
-    return math.exp(_decreasing_root(excess, peak, falling=True))
+    return math.exp(decreasing_root(excess, peak, falling=True))
 
 
 def _spread(orbits: Orbits) -> float:
@@ -399,8 +397,8 @@ def _dual_mean(loss: Loss, orbits: Orbits, beta: float | Tensor) -> Tensor:
 def _differentiable(loss: Loss, orbits: Orbits, log_beta: float, product: Tensor) -> tuple[Tensor, Tensor]:
     """Return beta and the objective as functions of lambda_W lambda_H, with the right first and second derivatives.
 
-    Newton's method started at the root stays there, and each of its steps doubles the order up to which the derivatives
-    in the parameters are right: two steps suffice for the third.
+    Newton's method started at the root stays there. Each step doubles the order of the error in the parameters: from 1
+    at the root itself to 4 after two steps, so that derivatives up to the third are right.
     """
     if log_beta == -math.inf:
         # Both are constant in a neighbourhood; the product keeps them attached to the graph.
@@ -414,28 +412,3 @@ def _differentiable(loss: Loss, orbits: Orbits, log_beta: float, product: Tensor
         (slope,) = torch.autograd.grad(value, t, create_graph=True)
         t = t - value / slope
     return t.exp(), _dual_mean(loss, orbits, t.exp())
-
-
-def _decreasing_root(function: Callable[[float], tuple[float, float]], start: float, *, falling: bool = False) -> float:
-    """Return the root of a function that decreases from positive to negative, by safeguarded Newton steps.
-
-    `function` returns value and slope. If `falling`, it decreases only beyond `start`, where it is positive.
-    """
-    low, high, t = (start if falling else -math.inf), math.inf, start
-    for _ in range(_MAX_ROOT_STEPS):
-        value, slope = function(t)
-        low, high = (t, high) if value >= 0 else (low, t)
-        guess = t - value / slope if slope < 0 else math.inf
-        if abs(guess - t) <= 1e-15 * max(1.0, abs(t)):
-            return guess
-        if not low < guess < high:
-            bounded = math.isfinite(low) and math.isfinite(high)
-            guess = (low + high) / 2 if bounded else t + (4.0 if value >= 0 else -4.0)
-        # A long jump on a flat stretch says nothing about where the root is.
-        guess = min(max(guess, t - 20.0), t + 20.0)
-        if guess > _LARGEST_LOG_BETA:
-            raise ValueError("weight_decay, feature_decay, multiplier: got values so small that beta overflows")
-        if high - low <= 1e-15 * max(1.0, abs(t)):
-            return guess
-        t = guess
-    return t
