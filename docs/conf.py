@@ -29,7 +29,7 @@ nitpick_ignore_regex = [
     (r"py:obj", r".*"),
     # Types of other projects, whose references are not at hand without a network, and our own that are not public.
     (r"py:class", r"(collections|contextlib|jaxtyping|matplotlib|numpy|pathlib|torch)\..*"),
-    (r"py:class", r"Array|Tensor|(.*\.)?(Curvature|Evaluation|Method)"),
+    (r"py:class", r"Array|Tensor|ndarray|(.*\.)?(Curvature|Evaluation|Method|Restoration)"),
 ]
 
 # The pages say which members an entry has; fields stand in the docstring's own section.

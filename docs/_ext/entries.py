@@ -29,7 +29,8 @@ def _signature(app: Sphinx, what: str, name: str, obj: Any, options: Any, argume
 
 def _readable(types: str) -> str:
     """Return types with arrays of either kind as `Array`, ours by their public names, and PyTorch's with its name."""
-    types = _EITHER_KIND.sub(r"\1[Array, \2]", types)
+    # Sphinx parses signatures as Python, which a default that a factory makes is not.
+    types = _EITHER_KIND.sub(r"\1[Array, \2]", types.replace("<factory>", "..."))
     types = re.sub(r"ufm\.[\w.]+", lambda match: _PUBLIC.get(match[0], match[0]), types)
     return re.sub(r"~torch\.(?:_C\.)?(?!Tensor)", "torch.", types)
 

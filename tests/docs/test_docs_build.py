@@ -75,7 +75,7 @@ def test_methods_have_entries(site: Path) -> None:
         fields = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
         public = {name for name, value in vars(cls).items() if not name.startswith("_") and value.__doc__} - fields
         expected |= {f"ufm.{cls.__name__}.{name}" for name in public}
-    assert {"ufm.Solution.response", "ufm.Comparison.scores", "ufm.Certificate.relative_gap"} <= expected
+    assert {"ufm.Solution.response", "ufm.Mixup.targets", "ufm.Certificate.relative_gap"} <= expected
     assert expected <= entries(site)
 
 
@@ -86,9 +86,9 @@ def test_signatures_are_those_of_the_source(site: Path) -> None:
     assert "generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64," in closed_forms
     # Users do not construct results, but do construct laws.
     assert "class ufm.NearestETF¶" in closed_forms
-    assert "class ufm.Unmixed(num_classes: int)¶" in pages["laws"]
+    assert "class ufm.Unmixed(num_classes: int, priors: tuple[float, ...] | None = None)¶" in pages["laws"]
     for text in pages.values():
-        assert not re.search(r"jaxtyping|ndarray, '|torch\._C|ufm\.\w+\.\w+ \|", text)
+        assert not re.search(r"jaxtyping|\| Float\[ndarray|torch\._C", text)
 
 
 def test_fields_stand_once_in_the_entry_of_their_class(site: Path) -> None:
