@@ -11,17 +11,29 @@ import ufm  # noqa: E402
 project = "ufm"
 release = version = ufm.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinxcontrib.bibtex", "docstrings", "mathml", "command_line"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "numpydoc",
+    "sphinxcontrib.bibtex",
+    "entries",
+    "mathml",
+    "command_line",
+]
 exclude_patterns = ["_build", "_ext", "_static"]
 # A reference that leads nowhere is a warning, and warnings are errors.
 nitpicky = True
-# Types of other projects, whose references are not at hand without a network, and our own that are no public names.
+# A name in backticks in a docstring is a link where the reference has it, and code otherwise.
+default_role = "py:obj"
 nitpick_ignore_regex = [
-    (r"py:.*", r"(np|numpy|nn|torch)(\..*)?"),
-    (r"py:.*", r"(.*\.)?(AbstractContextManager|Any|Callable|Iterable|Iterator|Mapping|Path|Sequence)"),
-    (r"py:.*", r"(.*\.)?(Array|Axes|Colorbar|Figure|Float|Int|Tensor)"),
-    (r"py:.*", r"(.*\.)?(Curvature|Method|Scalar)"),
+    (r"py:obj", r".*"),
+    # Types of other projects, whose references are not at hand without a network, and our own that are not public.
+    (r"py:class", r"(collections|contextlib|jaxtyping|matplotlib|numpy|pathlib|torch)\..*"),
+    (r"py:class", r"Array|Tensor|ndarray|(.*\.)?(Curvature|Evaluation|Method|Restoration)"),
 ]
+
+# The pages say which members an entry has; fields stand in the docstring's own section.
+numpydoc_show_class_members = False
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

@@ -16,8 +16,18 @@ from ufm.prox import prox_logsumexp, wright_omega
 class Channel:
     """Shape of the optimal logits of mixed labels, one entry per lambda.
 
-    width: z_a - z_b, across the decision boundary. depth: (z_a + z_b)/2 - z_0, along it. The asymptotic forms hold for
-    beta -> infinity, while lambda (1 - lambda) is well above 1/(K beta).
+    The asymptotic forms hold for beta -> infinity, as long as lambda (1 - lambda) is well above 1/(K beta).
+
+    Attributes
+    ----------
+    width : (...) array
+        Extent across the decision boundary, :math:`z_a - z_b`.
+    depth : (...) array
+        Extent along it, :math:`(z_a + z_b)/2 - z_0`.
+    width_asymptotic : (...) array
+        The asymptotic form of the width.
+    depth_asymptotic : (...) array
+        The asymptotic form of the depth.
     """
 
     width: Float[Array, "*N"]
@@ -27,14 +37,48 @@ class Channel:
 
 
 def channel(lam: float | Float[Array, "*N"], beta: float, num_classes: int) -> Channel:
-    """Return width and depth of the channel in which different-class features run, exact and asymptotic.
+    r"""Return width and depth of the channel in which different-class features run, exact and asymptotic.
 
-        width -> log(lambda/(1-lambda)),   depth -> W0((K beta/2) sqrt(lambda (1-lambda)))   as beta -> infinity
+    Parameters
+    ----------
+    lam : float or (...) array
+        Mixing coefficients in (0, 1).
+    beta : float
+        Ratio m^2 K / ((K-1) lambda_H) > 0 of the model; see `ufm.joint_optimum`.
+    num_classes : int
+        Number of classes K >= 3, so that there is a class that the label does not contain.
 
-    lam: mixing coefficients in (0, 1). beta: > 0. num_classes: K >= 3, so that there is an off-target class.
-    Raises ValueError for lam outside (0, 1), beta <= 0 or K < 3.
+    Returns
+    -------
+    Channel
+        Width and depth, in the shape of `lam`.
 
-    Source: derivations/channel.py.
+    Raises
+    ------
+    ValueError
+        If `lam` leaves (0, 1), beta <= 0 or K < 3.
+
+    Notes
+    -----
+    With :math:`W_0` the principal branch of the Lambert W function, as beta -> infinity,
+
+    .. math::
+
+       \text{width} \to \log\frac{\lambda}{1-\lambda} , \qquad
+       \text{depth} \to W_0\!\left(\frac{K\beta}{2} \sqrt{\lambda (1-\lambda)}\right) .
+
+    References
+    ----------
+    derivations/channel.py
+
+    Examples
+    --------
+    >>> import numpy as np, ufm
+    >>> shape = ufm.channel(np.array([0.6, 0.9]), beta=1e4, num_classes=10)
+    >>> print(shape.width.round(4), shape.width_asymptotic.round(4))
+    [0.4059 2.2014] [0.4055 2.1972]
+    >>> print(shape.depth.round(4), shape.depth_asymptotic.round(4))
+    [8.0226 7.5865] [8.0238 7.5891]
     """
     coefficient, beta, K = _mixed_arguments(lam, beta, num_classes)
     if not bool(((coefficient > 0) & (coefficient < 1)).all()):
@@ -47,11 +91,35 @@ def channel(lam: float | Float[Array, "*N"], beta: float, num_classes: int) -> C
 
 
 def limit_shape(labels: Float[Array, "N K"]) -> Float[Array, "N K"]:
-    """Return the limit of the optimal logits divided by log(beta), as beta -> infinity: the centred support.
+    """Return the limit of the optimal logits over log(beta), as beta -> infinity: the centred support of the labels.
 
-    For a label with s positive entries, 1 - s/K on them and -s/K elsewhere, whatever their values: e_y - 1/K for an
-    unmixed label, e_a + e_b - 2/K for a mixed one. labels (N, K): rows on the simplex.
-    Raises ValueError for labels off the simplex. Source: derivations/channel.py.
+    Parameters
+    ----------
+    labels : (N, K) array
+        Soft labels; rows on the simplex.
+
+    Returns
+    -------
+    (N, K) array
+        The limits, as an array of the same kind. For a label with s positive entries, whatever their values, it is
+        1 - s/K on these and -s/K elsewhere: :math:`e_y - 1/K` for an unmixed label, :math:`e_a + e_b - 2/K` for a label
+        of two classes.
+
+    Raises
+    ------
+    ValueError
+        If a label lies off the simplex.
+
+    References
+    ----------
+    derivations/channel.py
+
+    Examples
+    --------
+    >>> import numpy as np, ufm
+    >>> print(ufm.limit_shape(np.array([[1.0, 0.0, 0.0, 0.0], [0.7, 0.3, 0.0, 0.0]])))
+    [[ 0.75 -0.25 -0.25 -0.25]
+     [ 0.5   0.5  -0.5  -0.5 ]]
     """
     y = to_tensor("labels", labels, ndim=2)
     check_labels(y)
@@ -60,10 +128,37 @@ def limit_shape(labels: Float[Array, "N K"]) -> Float[Array, "N K"]:
 
 
 def length_ratio(lam: float | Float[Array, "*N"], beta: float, num_classes: int) -> Float[Array, "*N"]:
-    """Return the length of mixed features over that of same-class ones, at equal beta and classifier.
+    r"""Return the length of mixed features over that of same-class ones, at equal beta and classifier.
 
-    As beta -> infinity it tends to sqrt(2(K-2)/(K-1)) for every lam in (0, 1): mixed features end up longer.
-    lam: in [0, 1]. beta: > 0. num_classes: K >= 3. Raises ValueError for arguments out of range.
+    Parameters
+    ----------
+    lam : float or (...) array
+        Mixing coefficients in [0, 1].
+    beta : float
+        Ratio m^2 K / ((K-1) lambda_H) > 0 of the model; see `ufm.joint_optimum`.
+    num_classes : int
+        Number of classes K >= 3.
+
+    Returns
+    -------
+    (...) array
+        The ratios, in the shape and kind of `lam`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    As beta -> infinity the ratio tends to :math:`\sqrt{2(K-2)/(K-1)}` for every lambda in (0, 1): mixed features end up
+    longer.
+
+    Examples
+    --------
+    >>> import numpy as np, ufm
+    >>> print(ufm.length_ratio(np.array([0.5, 0.9, 1.0]), beta=1e4, num_classes=10).round(4))
+    [1.1548 1.1038 1.    ]
     """
     coefficient, beta, K = _mixed_arguments(lam, beta, num_classes)
 
@@ -75,12 +170,41 @@ def length_ratio(lam: float | Float[Array, "*N"], beta: float, num_classes: int)
 
 
 def amplification(beta: float, num_classes: int) -> float:
-    """Return how steeply the width crosses the decision boundary, against a straight line between the same-class ends.
+    r"""Return how steeply the width crosses the decision boundary, against a straight line between the same-class ends.
 
-        d width / d lambda at 1/2 is 2 beta/(1 + beta p_a(1/2)), which tends to 4; the line's slope is 2 (z_y - z_0).
+    Below 1, the logits change slowly around lambda = 1/2, and many mixtures gather near the boundary.
 
-    Below one: around lambda = 1/2 the logits change slowly, and many mixtures gather near the boundary.
-    beta: > 0. num_classes: K >= 3. Raises ValueError for arguments out of range.
+    Parameters
+    ----------
+    beta : float
+        Ratio m^2 K / ((K-1) lambda_H) > 0 of the model; see `ufm.joint_optimum`.
+    num_classes : int
+        Number of classes K >= 3.
+
+    Returns
+    -------
+    float
+        The ratio of the two slopes.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    The slope of the width at lambda = 1/2 is
+
+    .. math:: \frac{d\,\text{width}}{d\lambda} = \frac{2\beta}{1 + \beta\, p_a(1/2)} ,
+
+    which tends to 4 as beta -> infinity. The slope of the line is :math:`2 (z_y - z_0)`, from the logits of an unmixed
+    label.
+
+    Examples
+    --------
+    >>> import ufm
+    >>> [round(ufm.amplification(beta, 10), 4) for beta in (0.1, 10.0, 1e4)]
+    [1.0, 0.7364, 0.2157]
     """
     half, beta, K = _mixed_arguments(0.5, beta, num_classes)
     za, _, z0 = _mixed_logits(half, beta, K)

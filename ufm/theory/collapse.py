@@ -12,14 +12,25 @@ from ufm.theory.etf import nearest_etf
 
 @dataclass(frozen=True)
 class Collapse:
-    """Neural-collapse measures; each is 0 at full collapse (nc4: with the bias that the features' mean asks for).
+    r"""Measures of neural collapse; each is 0 at full collapse.
 
-    nc1: tr(S_within pinv(S_between)) / K, variability within the classes. nc2: relative distance of the centred
-    class means to their nearest simplex ETF. nc3: distance from self-duality, ||W/||W|| - M/||M||||_F between
-    classifier and centred means. nc4: share of features h with argmax_k (w_k . h + b_k) != argmin_k ||h - mu_k||, which
-    the classifier assigns to another class than the nearest class mean mu_k; ties go to the lowest class.
+    Attributes
+    ----------
+    nc1 : float
+        Variability within the classes, :math:`\operatorname{tr}(S_\mathrm{within} S_\mathrm{between}^+) / K`.
+    nc2 : float
+        Relative distance of the centred class means from their nearest simplex ETF; see `ufm.nearest_etf`.
+    nc3 : float
+        Distance from self-duality, :math:`\lVert W/\lVert W\rVert_F - M/\lVert M\rVert_F \rVert_F` between the centred
+        classifier W and the matrix M of centred class means.
+    nc4 : float
+        Share of features h that the classifier assigns to another class than the nearest class mean :math:`\mu_k` does:
+        :math:`\arg\max_k (w_k \cdot h + b_k) \ne \arg\min_k \lVert h - \mu_k\rVert`. Ties go to the lowest class. At
+        full collapse it is 0 with the bias that the mean of the features calls for.
 
-    Source: Papyan, Han and Donoho, "Prevalence of neural collapse", PNAS 2020.
+    References
+    ----------
+    Papyan, Han and Donoho, "Prevalence of neural collapse", PNAS 2020.
     """
 
     nc1: float
@@ -34,10 +45,36 @@ def neural_collapse(
     classifier: Float[Array, "K d"],
     bias: Float[Array, "K"] | None = None,
 ) -> Collapse:
-    """Return the neural-collapse measures of unmixed features (N, d) of `classes` (N,) for a classifier (K, d).
+    """Return the measures of neural collapse for unmixed features and a classifier.
 
-    bias: (K,), of the classifier, which only nc4 sees; None for zero. Raises ValueError if shapes do not fit or a class
-    has no feature.
+    Parameters
+    ----------
+    features : (N, d) array
+        Features of unmixed inputs.
+    classes : (N,) array of int
+        Their classes, in 0..K-1; every class occurs.
+    classifier : (K, d) array
+        The classifier's rows.
+    bias : (K,) array, optional
+        The classifier's bias, which only nc4 depends on; zero by default.
+
+    Returns
+    -------
+    Collapse
+        The four measures.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, `classes` holds anything but the whole numbers 0..K-1, or a class has no feature.
+
+    Examples
+    --------
+    >>> import numpy as np, ufm
+    >>> W, classes = ufm.simplex_etf(3).numpy(), np.array([0, 0, 1, 2])
+    >>> measures = ufm.neural_collapse(2 * W[classes], classes, W)
+    >>> print(f"{measures.nc1:.4f} {measures.nc2:.4f} {measures.nc3:.4f} {measures.nc4:.4f}")
+    0.0000 0.0000 0.0000 0.0000
     """
     h = to_tensor("features", features, ndim=2).double()
     w = to_tensor("classifier", classifier, ndim=2).to(h)
@@ -69,6 +106,6 @@ def neural_collapse(
 
 
 def multiplier_of(classifier: Float[Array, "K d"]) -> float:
-    """Return m of any classifier: the root of the mean squared row norm after centring the rows."""
+    """Return m of any classifier: the root mean square of its row norms, after centring the rows."""
     w = to_tensor("classifier", classifier, ndim=2)
     return math.sqrt((w - w.mean(0)).square().sum().item() / len(w))

@@ -19,16 +19,50 @@ def simplex_etf(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> Float[Tensor, "K d"]:
-    """Return a simplex ETF W (K, d): rows of norm `multiplier` whose pairwise cosines are all -1/(K-1).
+    r"""Return a simplex ETF: a matrix whose rows have equal norms and pairwise cosines of -1/(K-1).
 
-        W W^T = m^2 K/(K-1) (I - 11^T/K)
+    Parameters
+    ----------
+    num_classes : int
+        Number of classes K >= 2.
+    dim : int, optional
+        Dimension d >= K-1 of the rows; K by default.
+    multiplier : float
+        Norm m > 0 of every row.
+    generator : torch.Generator, optional
+        If given, the frame is turned by a uniformly random rotation drawn from it. Otherwise the frame is a fixed one
+        in the first K-1 coordinates.
+    dtype : torch.dtype
+        Type of the entries.
+    device : torch.device or str
+        Where the matrix is made.
 
-    num_classes: K >= 2. dim: d >= K-1, by default K. multiplier: m > 0, the norm of each row.
-    generator: where given, the frame is turned by a uniformly random rotation drawn from it; otherwise the frame
-        is a fixed one in the first K-1 coordinates.
-    Raises ValueError for K < 2, d < K-1 or m <= 0.
+    Returns
+    -------
+    (K, d) tensor
+        The simplex ETF W.
 
-    Source: Papyan, Han and Donoho, "Prevalence of neural collapse", PNAS 2020, eq. (2).
+    Raises
+    ------
+    ValueError
+        If K < 2, d < K-1 or m <= 0.
+
+    Notes
+    -----
+    .. math:: W W^\top = m^2 \frac{K}{K-1} \left(I - \tfrac1K 1 1^\top\right)
+
+    References
+    ----------
+    Papyan, Han and Donoho, "Prevalence of neural collapse", PNAS 2020, eq. (2).
+
+    Examples
+    --------
+    >>> import ufm
+    >>> W = ufm.simplex_etf(3, multiplier=2.0)
+    >>> print((W @ W.T).numpy().round(6))
+    [[ 4. -2. -2.]
+     [-2.  4. -2.]
+     [-2. -2.  4.]]
     """
     K = check_integer("num_classes", num_classes, minimum=2)
     d = K if dim is None else check_integer("dim", dim, minimum=K - 1)
@@ -58,10 +92,17 @@ def centred_basis(
 
 @dataclass(frozen=True)
 class NearestETF:
-    """The simplex ETF closest to a matrix in the Frobenius norm.
+    """The simplex ETF closest to a matrix W in the Frobenius norm.
 
-    classifier (K, d): that ETF. multiplier: its row norm m. relative_error: ||W - classifier||_F / ||W||_F, in
-    [0, 1]; a common offset of the rows of W, which softmax does not see, counts as error.
+    Attributes
+    ----------
+    classifier : (K, d) array
+        The simplex ETF.
+    multiplier : float
+        Its row norm m.
+    relative_error : float
+        ``||W - classifier||_F / ||W||_F``, in [0, 1]. A common offset of the rows of W, which softmax does not see,
+        counts as error.
     """
 
     classifier: Float[Array, "K d"]
@@ -70,12 +111,40 @@ class NearestETF:
 
 
 def nearest_etf(W: Float[Array, "K d"]) -> NearestETF:
-    """Return the simplex ETF nearest to W (K, d) in the Frobenius norm, d >= K-1.
+    r"""Return the simplex ETF nearest to a matrix in the Frobenius norm.
 
-    With B the (K, K-1) centred orthonormal basis and B^T W = U S V^T, it is (trace(S)/(K-1)) B U V^T: the
-    orthogonal Procrustes solution with the best multiplier.
+    Parameters
+    ----------
+    W : (K, d) array
+        The matrix, d >= K-1; usually a classifier.
 
-    Raises ValueError for d < K-1, entries that are not finite, or W = 0.
+    Returns
+    -------
+    NearestETF
+        The simplex ETF, its row norm and its relative distance from W.
+
+    Raises
+    ------
+    ValueError
+        If d < K-1, an entry is not finite, or W = 0.
+
+    Notes
+    -----
+    Let B be the centred orthonormal basis, of shape (K, K-1), and :math:`B^\top W = U S V^\top`. The nearest ETF is
+
+    .. math:: \frac{\operatorname{tr} S}{K-1}\, B U V^\top ,
+
+    the solution of the orthogonal Procrustes problem with the best multiplier.
+
+    Examples
+    --------
+    >>> import numpy as np, ufm
+    >>> nearest = ufm.nearest_etf(np.eye(3))
+    >>> round(nearest.multiplier, 6), round(nearest.relative_error, 6)
+    (0.816497, 0.57735)
+    >>> centred = np.eye(3) - 1 / 3
+    >>> print(f"{ufm.nearest_etf(centred).relative_error:.6f}")
+    0.000000
     """
     w = to_tensor("W", W, ndim=2)
     K, d = w.shape
@@ -96,29 +165,84 @@ def nearest_etf(W: Float[Array, "K d"]) -> NearestETF:
 class Plane:
     """The plane through three classifier rows, with an isometric map from feature space to it.
 
-    matrix (2, d) and centre (d,): a feature h is drawn at matrix @ (h - centre).
+    A feature h is drawn at ``matrix @ (h - centre)``.
+
+    Attributes
+    ----------
+    matrix : (2, d) array
+        The map's linear part.
+    centre : (d,) array
+        The feature that is drawn at the origin: the mean of the three rows.
     """
 
     matrix: Float[Array, "2 d"]
     centre: Float[Array, "d"]
 
     def project(self, features: Float[Array, "N d"]) -> Float[Array, "N 2"]:
-        """Return the planar coordinates (N, 2) of features (N, d), in their kind."""
+        """Return the planar coordinates of features.
+
+        Parameters
+        ----------
+        features : (N, d) array
+            The features.
+
+        Returns
+        -------
+        (N, 2) array
+            Their coordinates, as an array of the same kind.
+
+        Raises
+        ------
+        ValueError
+            If `features` is not a matrix of finite numbers.
+        """
         h = to_tensor("features", features, ndim=2)
         matrix, centre = to_tensor("matrix", self.matrix).to(h), to_tensor("centre", self.centre).to(h)
         return in_kind((h - centre) @ matrix.T, features)
 
 
 def classifier_plane(rows: Float[Array, "3 d"]) -> Plane:
-    """Return the plane of three classifier rows, drawn so that an exact ETF triple is an equilateral triangle.
+    r"""Return the plane of three classifier rows, drawn so that rows of a simplex ETF form an equilateral triangle.
 
-    With mu the mean of the rows, rows - mu = U S V^T has rank two; Q = U V^T over those two directions and
-    A = sqrt(2) [[1/2, -1/2, 0], [0, 0, sqrt(3)/2]] (I - 11^T/3). A feature maps to A Q (h - mu); A A^T = I, so
-    distances within the plane are kept, and what is orthogonal to it is dropped.
+    Parameters
+    ----------
+    rows : (3, d) array
+        The three rows, d >= 2.
 
-    Raises ValueError if the rows are not (3, d) or lie on a line (relative to their size).
+    Returns
+    -------
+    Plane
+        The plane; ``plane.project(features)`` draws features in it.
 
-    Source: the projection of Fisher, Meng and Papyan (ICLR 2024), in our notation.
+    Raises
+    ------
+    ValueError
+        If the shape is not (3, d), or the rows lie on a line (relative to their size).
+
+    Notes
+    -----
+    With mu the mean of the rows, the differences rows - mu have rank two and the decomposition :math:`U S V^\top`.
+    With :math:`Q = U V^\top` over these two directions, a feature h is mapped to :math:`A Q (h - \mu)`, where
+
+    .. math::
+
+       A = \sqrt2 \begin{pmatrix} 1/2 & -1/2 & 0 \\ 0 & 0 & \sqrt3/2 \end{pmatrix} \left(I - \tfrac13 1 1^\top\right)
+
+    and :math:`A A^\top = I`. So distances within the plane are kept, and what is orthogonal to it is dropped.
+
+    References
+    ----------
+    The projection of Fisher, Meng and Papyan (ICLR 2024), in our notation.
+
+    Examples
+    --------
+    >>> import ufm
+    >>> W = ufm.simplex_etf(3)
+    >>> corners = ufm.classifier_plane(W).project(W).numpy()
+    >>> print((corners @ corners.T).round(4))
+    [[ 1.  -0.5 -0.5]
+     [-0.5  1.  -0.5]
+     [-0.5 -0.5  1. ]]
     """
     w = to_tensor("rows", rows, ndim=2)
     if w.shape[0] != 3 or w.shape[1] < 2:

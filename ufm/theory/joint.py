@@ -1,14 +1,16 @@
-"""The joint optimum over classifier and features for symmetric laws, and its inverse problems.
+r"""The joint optimum over classifier and features for symmetric laws, and its inverse problems.
 
 Penalties are in the expectation convention throughout:
 
-    F(W, H) = sum_j pi_j [ loss(W h_j, y_j) + (lambda_H/2) ||h_j||^2 ] + (lambda_W/2) ||W||_F^2.
+.. math::
+
+   F(W, H) = \sum_j \pi_j \left[ \ell(W h_j, y_j) + \tfrac{\lambda_H}{2} \lVert h_j \rVert^2 \right]
+             + \tfrac{\lambda_W}{2} \lVert W \rVert_F^2 .
 
 A feature penalty lambda' of the other convention, (1/N) sum loss + (lambda'/2) ||H||_F^2, is lambda_H = N lambda'.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,26 +24,44 @@ from ufm.labels.targets import Orbits
 from ufm.losses import Loss, get_loss
 from ufm.theory.etf import simplex_etf
 from ufm.theory.features import Response, fixed_classifier
+from ufm.theory.roots import decreasing_root
 
 Scalar = float | Float[Tensor, ""]
 
 # Levels of the continuous rule: the step is halved until nothing changes by more than the tolerance.
 _LEVELS = range(4, 10)
 _QUADRATURE_TOLERANCE = 1e-12
-_MAX_ROOT_STEPS = 200
-_LARGEST_LOG_BETA = 690.0
 
 
 @dataclass(frozen=True)
 class JointOptimum:
-    """The global optimum over classifier and features for a symmetric law, d >= K-1: a simplex ETF.
+    r"""The global optimum over classifier and features for a symmetric law and any d >= K-1: a simplex ETF.
 
-    weight_decay, feature_decay: lambda_W, lambda_H in the expectation convention. beta: m^2 K / ((K-1) lambda_H), 0
-    when collapsed. multiplier: m. objective: F*. threshold: the value of lambda_W lambda_H from which on the optimum is
-    zero. collapsed: whether it is. quadrature_error: estimate of the largest relative error of beta, multiplier and
-    objective from averaging over a continuous law; 0 for a discrete one.
+    `beta`, `multiplier` and `objective` are tensors, and differentiable, if a penalty was given as a tensor.
 
-    beta, multiplier and objective are tensors, and differentiable, if a penalty was given as one.
+    Attributes
+    ----------
+    num_classes : int
+        Number of classes K.
+    weight_decay : float or scalar tensor
+        Penalty lambda_W of the classifier, in the expectation convention.
+    feature_decay : float or scalar tensor
+        Penalty lambda_H of the features, in the expectation convention.
+    loss : str
+        Name of the loss.
+    beta : float or scalar tensor
+        Ratio :math:`m^2 K / ((K-1) \lambda_H)` of the classifier's size to the feature penalty; 0 if collapsed.
+    multiplier : float or scalar tensor
+        Norm m of the classifier's rows; 0 if collapsed.
+    objective : float or scalar tensor
+        Optimal value F*.
+    threshold : float
+        Value of lambda_W lambda_H from which on the optimum is zero.
+    collapsed : bool
+        Whether the optimum is zero.
+    quadrature_error : float
+        Estimate of the largest relative error of `beta`, `multiplier` and `objective` that comes from averaging over a
+        continuous law; 0 for a discrete one.
     """
 
     num_classes: int
@@ -56,11 +76,47 @@ class JointOptimum:
     quadrature_error: float
 
     def classifier(self, dim: int | None = None, *, generator: torch.Generator | None = None) -> Float[Tensor, "K d"]:
-        """Return one optimal classifier (K, d): a simplex ETF, rotated at random if `generator` is given."""
+        """Return one optimal classifier, a simplex ETF.
+
+        Parameters
+        ----------
+        dim : int, optional
+            Feature dimension d >= K-1; K by default.
+        generator : torch.Generator, optional
+            If given, the classifier is turned by a random rotation drawn from it.
+
+        Returns
+        -------
+        (K, d) tensor
+            The classifier.
+
+        Raises
+        ------
+        ValueError
+            If d < K-1.
+        """
         return self.multiplier * simplex_etf(self.num_classes, dim, generator=generator)
 
     def response(self, labels: Float[Array, "N K"], dim: int | None = None) -> Response:
-        """Return the optimal features for labels (N, K) and `classifier(dim)`, in the labels' kind."""
+        """Return the optimal features of labels for the classifier ``classifier(dim)``.
+
+        Parameters
+        ----------
+        labels : (N, K) array
+            Soft labels; rows on the simplex.
+        dim : int, optional
+            Feature dimension d >= K-1; K by default.
+
+        Returns
+        -------
+        Response
+            Features, logits and predictions, as arrays of the same kind as `labels`.
+
+        Raises
+        ------
+        ValueError
+            If a label lies off the simplex, or d < K-1.
+        """
         y = to_tensor("labels", labels, ndim=2)
         return in_kind(fixed_classifier(self.classifier(dim).to(y), y, self.feature_decay, self.loss), labels)
 
@@ -74,22 +130,58 @@ def joint_optimum(
     nodes: int | None = None,
     samples: int | None = None,
 ) -> JointOptimum:
-    """Return the global optimum of F(W, H) over classifier and features for a symmetric law and any d >= K-1.
+    r"""Return the global optimum of F(W, H) over classifier and features for a symmetric law and any d >= K-1.
 
-    The classifier is a simplex ETF, and beta is the root of the decreasing function
+    Parameters
+    ----------
+    law : Law
+        Symmetric law of the labels, e.g. ``Mixup(10)``.
+    weight_decay, feature_decay : float or scalar tensor
+        Penalties lambda_W, lambda_H > 0. Tensors can be differentiated through, to second order.
+    loss : str
+        Name of the loss.
+    nodes : int, optional
+        Number of Gauss-Jacobi nodes in lambda, for the discrete law ``law.targets(nodes)``. By default an adaptive rule
+        averages over the continuous law.
+    samples : int, optional
+        If given, `feature_decay` is the lambda' of the convention
+        :math:`\frac1N \sum \ell + \frac{\lambda'}{2} \lVert H \rVert_F^2` with N = `samples`.
 
-        E ||y - prediction(y; beta)||^2 = (K-1) lambda_W lambda_H,     m^2 = (K-1) lambda_H beta / K.
+    Returns
+    -------
+    JointOptimum
+        The optimum, as one number beta with all that follows from it.
 
-    A non-zero optimum exists exactly if lambda_W lambda_H < E||y - 1/K||^2 / (K-1). For cross entropy the optimal
-    value is the mean entropy of the predictions.
+    Raises
+    ------
+    ValueError
+        If a penalty is not positive, the loss is unknown, or the law is not symmetric.
 
-    law: e.g. `Mixup(10)`. weight_decay, feature_decay: lambda_W, lambda_H > 0; numbers, or tensors to differentiate to
-    second order. nodes: None for the continuous law, by an adaptive rule; or the number of Gauss-Jacobi nodes in
-    lambda, for the discrete law `law.targets(nodes)`. samples: where given, feature_decay is that of the convention
-    (1/N) sum loss + (lambda'/2) ||H||_F^2 with N = samples.
-    Raises ValueError for penalties that are not positive, an unknown loss, or a law that is not symmetric.
+    Notes
+    -----
+    The classifier is a simplex ETF of multiplier m, and beta is the root of the decreasing function on the left of
 
-    Source: derivations/etf_is_optimal.py, joint_scalar_equation.py, threshold.py and optimal_value.py.
+    .. math::
+
+       \mathbb{E} \lVert y - \hat y(y; \beta) \rVert^2 = (K-1) \lambda_W \lambda_H , \qquad
+       m^2 = \frac{(K-1) \lambda_H \beta}{K} ,
+
+    where :math:`\hat y` is the prediction. A non-zero optimum exists exactly if :math:`\lambda_W \lambda_H < \mathbb{E}
+    \lVert y - 1/K \rVert^2 / (K-1)`. For cross entropy the optimal value is the mean entropy of the predictions.
+
+    References
+    ----------
+    derivations/etf_is_optimal.py, derivations/joint_scalar_equation.py, derivations/threshold.py and
+    derivations/optimal_value.py
+
+    Examples
+    --------
+    >>> import ufm
+    >>> optimum = ufm.joint_optimum(ufm.Mixup(10), weight_decay=1e-3, feature_decay=1e-3)
+    >>> print(f"{optimum.beta:.6g} {optimum.multiplier:.6g} {optimum.objective:.6g} {optimum.threshold:.6g}")
+    2816.33 1.59207 0.479019 0.0666667
+    >>> ufm.joint_optimum(ufm.Mixup(10), weight_decay=0.3, feature_decay=0.3).collapsed
+    True
     """
     lambda_W = check_number("weight_decay", weight_decay, above=0)
     lambda_H = check_number("feature_decay", feature_decay, above=0)
@@ -104,7 +196,7 @@ def joint_optimum(
         """Return (log beta, objective) for one quadrature rule; log beta is -inf for the zero solution."""
         if log_target >= math.log(_spread(orbits)):
             return -math.inf, _objective(loss_function, orbits, 0.0)
-        root = _decreasing_root(lambda t: _log_excess(loss_function, orbits, t, log_target), start)
+        root = decreasing_root(lambda t: _log_excess(loss_function, orbits, t, log_target), start)
         return root, _objective(loss_function, orbits, math.exp(root))
 
     error = 0.0
@@ -135,11 +227,38 @@ def joint_optimum(
 
 
 def penalty_product(law: Law, beta: float, loss: str = "cross_entropy", *, nodes: int | None = None) -> float:
-    """Return the product lambda_W lambda_H of penalties whose joint optimum has the given beta > 0.
+    r"""Return the product lambda_W lambda_H of penalties whose joint optimum has a given beta.
 
-    With it every inverse problem is solved: lambda_H = m^2 K / ((K-1) beta) for a wanted multiplier m, or either
-    penalty from the other. Arguments as in `joint_optimum`; the continuous law is averaged at a fixed fine level.
-    Raises ValueError for beta <= 0.
+    It solves every inverse problem: :math:`\lambda_H = m^2 K / ((K-1) \beta)` for a wanted multiplier m, or either
+    penalty from the other.
+
+    Parameters
+    ----------
+    law : Law
+        Symmetric law of the labels.
+    beta : float
+        The wanted beta, > 0.
+    loss : str
+        Name of the loss.
+    nodes : int, optional
+        Number of Gauss-Jacobi nodes in lambda. By default a fixed, fine rule averages over the continuous law.
+
+    Returns
+    -------
+    float
+        The product lambda_W lambda_H.
+
+    Raises
+    ------
+    ValueError
+        If beta <= 0, the loss is unknown, or the law is not symmetric.
+
+    Examples
+    --------
+    >>> import ufm
+    >>> product = ufm.penalty_product(ufm.Mixup(10), beta=50.0)
+    >>> print(f"{product:.6g} {ufm.joint_optimum(ufm.Mixup(10), 1e-3, product / 1e-3).beta:.6g}")
+    0.000823204 50
     """
     b = check_number("beta", beta, above=0)
     orbits = law.orbits(nodes, level=7)
@@ -147,10 +266,37 @@ def penalty_product(law: Law, beta: float, loss: str = "cross_entropy", *, nodes
 
 
 def beta_for_confidence(confidence: float, num_classes: int) -> float:
-    """Return the beta at which the prediction for an unmixed label has the given probability of its class.
+    r"""Return the beta at which the prediction for an unmixed label has a given probability of its class.
 
-    With x = log((K-1) c/(1-c)) the difference of logits, K beta = x (e^x + K - 1).
-    confidence: in (1/K, 1). num_classes: K >= 2. Raises ValueError for arguments out of range.
+    Parameters
+    ----------
+    confidence : float
+        Probability c of the label's class, in (1/K, 1).
+    num_classes : int
+        Number of classes K >= 2.
+
+    Returns
+    -------
+    float
+        The beta.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    With the difference of logits :math:`x = \log\frac{(K-1)\,c}{1-c}`,
+
+    .. math:: K \beta = x \left(e^x + K - 1\right) .
+
+    Examples
+    --------
+    >>> import ufm
+    >>> beta = ufm.beta_for_confidence(0.99, num_classes=10)
+    >>> round(beta, 4), round(float(ufm.confidence(1.0, beta, 10)), 6)
+    (611.311, 0.99)
     """
     K = check_integer("num_classes", num_classes, minimum=2)
     c = check_number("confidence", confidence, above=1 / K, below=1)
@@ -159,19 +305,49 @@ def beta_for_confidence(confidence: float, num_classes: int) -> float:
 
 
 def beta_from_classifier(law: Law, weight_decay: float, multiplier: float, *, nodes: int | None = None) -> float:
-    """Return the beta that a trained classifier's size and weight decay imply, without a look at any feature.
+    r"""Return the beta that a trained classifier's size and weight decay imply, without using any feature.
 
-    Stationarity in W, traced against W, gives for cross entropy
+    Parameters
+    ----------
+    law : Law
+        Symmetric law of the training labels.
+    weight_decay : float
+        Penalty lambda_W > 0 of the classifier, in the expectation convention.
+    multiplier : float
+        Size m > 0 of the classifier: the root mean square of its row norms, after centring the rows.
+    nodes : int, optional
+        As in `ufm.joint_optimum`.
 
-        beta E||y - p(y; beta)||^2 = K lambda_W m^2,
+    Returns
+    -------
+    float
+        The beta.
 
-    whose left side rises and then falls in beta; the larger root is returned.
+    Raises
+    ------
+    ValueError
+        If :math:`K \lambda_W m^2` exceeds the maximum of the left side below, so that no optimum has such a classifier,
+        or an argument is out of range.
 
-    law: the law of the training labels. weight_decay: lambda_W > 0, expectation convention. multiplier: m > 0, the
-    root of the mean squared row norm of the centred classifier. nodes: as in `joint_optimum`.
-    Raises ValueError if K lambda_W m^2 exceeds the maximum of the left side: no optimum has such a classifier.
+    Notes
+    -----
+    For cross entropy, the trace of the stationarity condition in W against W is
 
-    Source: derivations/fit_free_beta.py.
+    .. math:: \beta\, \mathbb{E} \lVert y - p(y; \beta) \rVert^2 = K \lambda_W m^2 .
+
+    The left side rises and then falls in beta; the larger root is returned.
+
+    References
+    ----------
+    derivations/fit_free_beta.py
+
+    Examples
+    --------
+    >>> import ufm
+    >>> optimum = ufm.joint_optimum(ufm.Mixup(10), weight_decay=1e-3, feature_decay=1e-3)
+    >>> beta = ufm.beta_from_classifier(ufm.Mixup(10), 1e-3, optimum.multiplier)
+    >>> abs(beta / optimum.beta - 1) < 1e-9
+    True
     """
     lambda_W = check_number("weight_decay", weight_decay, above=0)
     m = check_number("multiplier", multiplier, above=0)
@@ -188,11 +364,11 @@ def beta_from_classifier(law: Law, weight_decay: float, multiplier: float, *, no
     if excess(peak)[0] < 0:
         largest = m * math.exp(excess(peak)[0] / 2)
         raise ValueError(f"multiplier: got {m:g}, expected at most {largest:g} at weight decay {lambda_W:g}")
-    return math.exp(_decreasing_root(excess, peak, falling=True))
+    return math.exp(decreasing_root(excess, peak, falling=True))
 
 
 def _spread(orbits: Orbits) -> float:
-    """Return E ||y - 1/K||^2."""
+    """Return E ||y - 1/K||^2, the mean squared distance of the labels from the uniform one."""
     return (orbits.weights @ (orbits.counts * (orbits.levels - 1 / orbits.num_classes).square()).sum(-1)).item()
 
 
@@ -210,7 +386,7 @@ def _objective(loss: Loss, orbits: Orbits, beta: float | Tensor) -> float:
 
 
 def _dual_mean(loss: Loss, orbits: Orbits, beta: float | Tensor) -> Tensor:
-    """Return the mean dual value at the residual of the optimum, which is the optimal value."""
+    """Return the mean dual value at the optimum's residual, which is the optimal value."""
     if isinstance(beta, float) and beta == 0:
         residual = 1 / orbits.num_classes - orbits.levels
     else:
@@ -221,8 +397,8 @@ def _dual_mean(loss: Loss, orbits: Orbits, beta: float | Tensor) -> Tensor:
 def _differentiable(loss: Loss, orbits: Orbits, log_beta: float, product: Tensor) -> tuple[Tensor, Tensor]:
     """Return beta and the objective as functions of lambda_W lambda_H, with the right first and second derivatives.
 
-    Newton's method started at the root stays there, and each step that it takes doubles the number of derivatives
-    in the parameters that are right: two steps give three.
+    Newton's method started at the root stays there. Each step doubles the order of the error in the parameters: from 1
+    at the root itself to 4 after two steps, so that derivatives up to the third are right.
     """
     if log_beta == -math.inf:
         # Both are constant in a neighbourhood; the product keeps them attached to the graph.
@@ -236,28 +412,3 @@ def _differentiable(loss: Loss, orbits: Orbits, log_beta: float, product: Tensor
         (slope,) = torch.autograd.grad(value, t, create_graph=True)
         t = t - value / slope
     return t.exp(), _dual_mean(loss, orbits, t.exp())
-
-
-def _decreasing_root(function: Callable[[float], tuple[float, float]], start: float, *, falling: bool = False) -> float:
-    """Return the zero of a function (value, slope) that decreases from positive to negative, by safeguarded Newton.
-
-    start: where to begin. falling: the function decreases only beyond `start`, and is positive there.
-    """
-    low, high, t = (start if falling else -math.inf), math.inf, start
-    for _ in range(_MAX_ROOT_STEPS):
-        value, slope = function(t)
-        low, high = (t, high) if value >= 0 else (low, t)
-        guess = t - value / slope if slope < 0 else math.inf
-        if abs(guess - t) <= 1e-15 * max(1.0, abs(t)):
-            return guess
-        if not low < guess < high:
-            bounded = math.isfinite(low) and math.isfinite(high)
-            guess = (low + high) / 2 if bounded else t + (4.0 if value >= 0 else -4.0)
-        # A long jump on a flat stretch says nothing about where the root is.
-        guess = min(max(guess, t - 20.0), t + 20.0)
-        if guess > _LARGEST_LOG_BETA:
-            raise ValueError("weight_decay, feature_decay, multiplier: got values so small that beta overflows")
-        if high - low <= 1e-15 * max(1.0, abs(t)):
-            return guess
-        t = guess
-    return t
