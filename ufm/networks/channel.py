@@ -251,9 +251,9 @@ def boundary(
     logits, class_a, class_b, lam : arrays
         As in `channel_curve`.
     half_width : float
-        The density counts samples of width |z_a - z_b| <= half_width, in logits, > 0.
+        The density counts samples of width ``|z_a - z_b| <= half_width``, in logits, > 0.
     half_window : float
-        The slope is fitted to samples with |lam - 1/2| <= half_window, > 0.
+        The slope is fitted to samples with ``|lam - 1/2| <= half_window``, > 0.
 
     Returns
     -------

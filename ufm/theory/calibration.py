@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, check_number, in_kind, to_tensor
+from ufm._support.pairs import bin_index, read_lam
 from ufm.labels.laws import Law, Unmixed
 from ufm.labels.targets import pair_levels
 from ufm.prox import prox_logsumexp
@@ -86,9 +87,7 @@ def entropy(lam: float | Float[Array, "*N"], beta: float, num_classes: int) -> F
 
 
 def _predictions(lam: float | Array, beta: float, num_classes: int) -> tuple[Tensor, Tensor]:
-    coefficient = to_tensor("lam", lam).reshape(-1)
-    if not bool(((coefficient >= 0) & (coefficient <= 1)).all()):
-        raise ValueError("lam: got values outside the interval, expected 0 <= lam <= 1")
+    coefficient = read_lam(lam).reshape(-1)
     levels, counts = pair_levels(coefficient, check_integer("num_classes", num_classes, minimum=2))
     p = torch.as_tensor(prox_logsumexp(levels, check_number("beta", beta, above=0), counts=counts).probabilities)
     return torch.where(counts > 0, p, 0.0), counts
@@ -156,8 +155,7 @@ def law_calibration(law: Law, beta: float, *, bins: int = 15, nodes: int | None 
     top, index = p.max(-1)
     hit = orbits.levels.gather(1, index[:, None])[:, 0]
     mean_entropy = -(orbits.weights @ (orbits.counts * torch.special.xlogy(p.clamp(min=0), p.clamp(min=0))).sum(-1))
-    cell = np.minimum((top.numpy() * bins).astype(int), bins - 1)
-    gaps = np.bincount(cell, (orbits.weights * (hit - top)).numpy(), bins)
+    gaps = np.bincount(bin_index(top, bins).numpy(), (orbits.weights * (hit - top)).numpy(), bins)
     return Calibration(
         (orbits.weights @ top).item(), (orbits.weights @ hit).item(), mean_entropy.item(), float(np.abs(gaps).sum())
     )

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, check_labels, check_number, in_kind, to_tensor
+from ufm._support.pairs import read_lam
 from ufm.labels.targets import pair_levels
 from ufm.prox import prox_logsumexp, wright_omega
 
@@ -214,9 +215,7 @@ def amplification(beta: float, num_classes: int) -> float:
 
 
 def _mixed_arguments(lam: float | Array, beta: float, num_classes: int) -> tuple[Tensor, float, int]:
-    coefficient = to_tensor("lam", lam)
-    if not bool(((coefficient >= 0) & (coefficient <= 1)).all()):
-        raise ValueError("lam: got values outside the interval, expected 0 <= lam <= 1")
+    coefficient = read_lam(lam)
     K = check_integer("num_classes", num_classes, minimum=3)
     return coefficient, check_number("beta", beta, above=0), K
 
