@@ -3,14 +3,15 @@
     python -m experiments.compare runs/fashion-mixup [runs/...] [--out experiments/results/networks]
 
 Each run is recorded first where it is not yet. Its record, run.json and metrics.jsonl, then holds the comparison as
-well as the training; it goes into the run's folder or, with --out, into a folder of the run's name there. Unless
---no-keep-samples is given, two files join it: summary.safetensors, some of the recorded samples with their features in
-coordinates of the classifier's row space, which `ufm compare` takes too, and layers.safetensors, the outputs of every
-layer for three classes in the plane of their means. Exit status: 0; 1 if the GPU failed; 2 for bad arguments; 130 if
-interrupted.
+well as the training; it goes into the run's folder or, with --out, into a folder of the run's name there. What --keep
+names joins it: `samples`, the first 3,000 recorded samples as summary.safetensors, their features in coordinates of the
+classifier's row space, which `ufm compare` takes too; or `planar`, only those of them whose classes are 0, 1 or 2; and
+`layers`, the outputs of every layer for these classes in the plane of their means, as layers.safetensors. Exit status:
+0; 1 if the GPU failed; 2 for bad arguments; 130 if interrupted.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,18 +27,21 @@ from experiments.record import Recording, interpolation, record_network
 from experiments.training.monitoring import logits_of
 from experiments.training.processes import local_device
 from experiments.training.run import TrainedRun, trained_run
-from ufm._support.arrays import check_integer
+from ufm._support.arrays import check_choice, check_integer
 from ufm._support.console import run_command
 from ufm._support.files import atomic_path
 from ufm.networks.predictions import Head
 from ufm.runs.compared import compared_run
 from ufm.runs.record import LAYERS, SUMMARY, CalibrationRecord, RunRecord, write_record
 
+KEPT = ("samples", "layers")
+CHOICES = ("samples", "planar", "layers")
+_CLASSES = (0, 1, 2)
 _SUMMARY_SAMPLES = 3000
 _PLANE_SAMPLES = 500
 
 
-def compare_run(run: TrainedRun, recording: Recording, out: Path, *, samples: bool = True) -> RunRecord:
+def compare_run(run: TrainedRun, recording: Recording, out: Path, *, keep: Sequence[str] = KEPT) -> RunRecord:
     """Compare a run with the theory, write its record to `out`, and return it.
 
     Parameters
@@ -47,9 +51,10 @@ def compare_run(run: TrainedRun, recording: Recording, out: Path, *, samples: bo
     recording : Recording
         What is recorded, unless it is there already.
     out : Path
-        Folder for run.json and metrics.jsonl, and, with `samples`, summary.safetensors and layers.safetensors.
-    samples : bool
-        Whether to keep samples too.
+        Folder for run.json, metrics.jsonl, and what is kept.
+    keep : sequence of str
+        "samples", or "planar" for those of three classes only, for summary.safetensors; "layers" for
+        layers.safetensors.
 
     Raises
     ------
@@ -76,8 +81,10 @@ def compare_run(run: TrainedRun, recording: Recording, out: Path, *, samples: bo
     )
     record = replace(record, calibration=calibration(network, data, first, record))
     write_record(record, out)
-    if samples:
-        summarise(first).save(out / SUMMARY)
+    if "samples" in keep or "planar" in keep:
+        summary = summarise(first)
+        (summary if "samples" in keep else of_three_classes(summary)).save(out / SUMMARY)
+    if "layers" in keep:
         with atomic_path(out / LAYERS) as temporary:
             save_file(layer_planes(first), temporary)
     return record
@@ -126,8 +133,23 @@ def summarise(activations: ufm.Activations, samples: int = _SUMMARY_SAMPLES) -> 
     )
 
 
+def of_three_classes(activations: ufm.Activations) -> ufm.Activations:
+    """Return the samples of which both classes are 0, 1 or 2; the layers are left out."""
+    rows = _among(activations, _CLASSES)
+    names = ("features", "logits", "class_a", "class_b", "lam")
+    chosen = {name: getattr(activations, name)[rows] for name in names}
+    said = activations.description | {"classes": ", ".join(map(str, _CLASSES))}
+    return replace(activations, **chosen, layers={}, description=said)
+
+
+def _among(activations: ufm.Activations, classes: tuple[int, int, int]) -> torch.Tensor:
+    """Return the rows of the samples of which both classes are among three."""
+    three = torch.tensor(classes)
+    return (torch.isin(activations.class_a, three) & torch.isin(activations.class_b, three)).nonzero()[:, 0]
+
+
 def layer_planes(
-    activations: ufm.Activations, classes: tuple[int, int, int] = (0, 1, 2), samples: int = _PLANE_SAMPLES
+    activations: ufm.Activations, classes: tuple[int, int, int] = _CLASSES, samples: int = _PLANE_SAMPLES
 ) -> dict[str, np.ndarray]:
     """Return each layer's outputs for samples of three classes in the plane of its same-class means, as arrays.
 
@@ -135,9 +157,7 @@ def layer_planes(
     their outputs. <layer>.rows (3, 2): the classes' means over all same-class samples. A layer whose three means lie on
     a line is left out.
     """
-    three = torch.tensor(classes)
-    among = (torch.isin(activations.class_a, three) & torch.isin(activations.class_b, three)).nonzero()[:, 0]
-    chosen = among[:samples]
+    chosen = _among(activations, classes)[:samples]
     arrays = {name: getattr(activations, name)[chosen].numpy() for name in ("class_a", "class_b", "lam")}
     for name, output in {**activations.layers, "features": activations.features}.items():
         h = output.reshape(len(output), -1).double()
@@ -161,8 +181,8 @@ class Compare:
     out: str | None = None
     """folder for a folder per run; the runs' own folders by default"""
     recording: tyro.conf.OmitArgPrefixes[Recording] = field(default_factory=Recording)
-    keep_samples: bool = True
-    """keep samples and layers beside the record"""
+    keep: tuple[str, ...] = KEPT
+    """what stands beside the record: samples or planar, layers, or nothing"""
     threads: int = 1
     """of the CPU's arithmetic"""
 
@@ -170,10 +190,12 @@ class Compare:
         """Compare, print a line per run, mode and prediction, and return the exit status."""
         if not self.runs:
             raise ValueError("runs: got none, expected the folder of at least one training run")
+        for what in self.keep:
+            check_choice("keep", what, CHOICES)
         torch.set_num_threads(check_integer("threads", self.threads, minimum=1))
         for run in [trained_run(folder) for folder in self.runs]:
             out = run.folder if self.out is None else Path(self.out) / run.name
-            record = compare_run(run, self.recording, out, samples=self.keep_samples)
+            record = compare_run(run, self.recording, out, keep=self.keep)
             for mode, comparison in record.comparisons.items():
                 for score in comparison.scores:
                     figures = f"R² {score.r2:.3f}, binned {score.r2_binned:.3f}, angle {score.angle_mixed:.1f}°"

@@ -20,7 +20,7 @@ import joblib
 import torch
 import tyro
 
-from experiments.compare import compare_run
+from experiments.compare import CHOICES, KEPT, compare_run
 from experiments.data import load_data
 from experiments.record import Recording
 from experiments.training import TrainConfig, train
@@ -34,14 +34,8 @@ SUITE = Path(__file__).with_name("suite.toml")
 
 def read_suite(path: str | Path = SUITE) -> dict[str, TrainConfig]:
     """Return the configurations of the suite's runs by name; raise ValueError for a file that does not fit."""
-    try:
-        text = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"file: got {str(path)!r}, which is not a readable TOML file ({error})") from error
+    text = _read(path)
     templates, runs = text.get("templates", {}), text.get("runs", {})
-    tables = isinstance(templates, dict) and isinstance(runs, dict)
-    if set(text) - {"templates", "runs"} or not tables or not runs:
-        raise ValueError(f"file: got {str(path)!r} with {', '.join(text)}, expected templates and at least one run")
     configs = {}
     for name, table in runs.items():
         try:
@@ -49,6 +43,34 @@ def read_suite(path: str | Path = SUITE) -> dict[str, TrainConfig]:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     return configs
+
+
+def kept_files(path: str | Path = SUITE) -> dict[str, tuple[str, ...]]:
+    """Return what stands beside the record of each run, by the suite's table `keep`: without one, everything.
+
+    Raises
+    ------
+    ValueError
+        For a table that names something else than runs and what can be kept.
+    """
+    text = _read(path)
+    keep, runs = text.get("keep", {what: list(text["runs"]) for what in KEPT}), text["runs"]
+    for what, names in keep.items():
+        check_choice("keep", what, CHOICES)
+        for name in names if isinstance(names, list) else [names]:
+            check_choice(f"keep.{what}", name, tuple(runs))
+    return {name: tuple(what for what, names in keep.items() if name in names) for name in runs}
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    try:
+        text = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"file: got {str(path)!r}, which is not a readable TOML file ({error})") from error
+    tables = all(isinstance(text.get(name, {}), dict) for name in ("templates", "runs", "keep"))
+    if set(text) - {"templates", "runs", "keep"} or not tables or not text.get("runs"):
+        raise ValueError(f"file: got {str(path)!r} with {', '.join(text)}, expected templates and at least one run")
+    return text
 
 
 def _resolve(table: dict[str, Any], templates: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -146,13 +168,14 @@ class Compare:
     def run(self) -> int:
         """Compare, say which runs are not complete, and return the exit status."""
         names = chosen(read_suite(self.file), self.only)
-        tasks = {name: (Path(self.runs) / name, Path(self.out) / name) for name in names}
+        kept = kept_files(self.file)
+        tasks = {name: (Path(self.runs) / name, Path(self.out) / name, kept[name]) for name in names}
         return for_each(_compare, tasks, self.jobs)
 
 
-def _compare(folder: Path, out: Path) -> str:
+def _compare(folder: Path, out: Path, keep: Sequence[str]) -> str:
     torch.set_num_threads(1)
-    comparison = compare_run(trained_run(folder), Recording(), out).comparisons["eval"]
+    comparison = compare_run(trained_run(folder), Recording(), out, keep=keep).comparisons["eval"]
     return ", ".join(f"{score.name} {score.r2:.3f}" for score in comparison.scores)
 
 

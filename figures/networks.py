@@ -156,7 +156,9 @@ def planar_source(networks: Iterable[Shown]) -> str:
     for some in every:
         a, b = (np.isin(column, CLASSES) for column in (some.activations.class_a, some.activations.class_b))
         counts.append(int((a & b).sum()))
-    return source(every, f"the {span(counts)} of 3,000 committed samples a run with both classes among the three")
+    return source(
+        every, f"the {span(counts)} of the first 3,000 recorded samples a run with both classes among the three"
+    )
 
 
 def scored_source(networks: Iterable[Shown]) -> str:

@@ -131,7 +131,7 @@ def test_results_go_to_a_folder_per_run_with_or_without_samples(run: TrainedRun,
     for name in record:
         assert (tmp_path / "tiny" / name).read_bytes() == (run.folder / name).read_bytes()
     bare = tmp_path / "bare"
-    assert replace(command, out=str(bare), keep_samples=False).run() == 0
+    assert replace(command, out=str(bare), keep=()).run() == 0
     assert {path.name for path in (bare / "tiny").iterdir()} == record
 
 
@@ -155,6 +155,7 @@ def test_an_unmixed_network_is_compared_on_mixed_images(tmp_path: Path):
         (record, ["nowhere", "--samples", "0"], "samples"),
         (record, ["nowhere", "--split", "all"], "split"),
         (compare, ["nowhere", "--modes"], "modes: got none"),
+        (compare, ["nowhere", "--keep", "all"], "keep: got 'all'"),
     ],
 )
 def test_bad_arguments_are_named_in_one_line(module, arguments: list[str], named: str, capsys, monkeypatch):

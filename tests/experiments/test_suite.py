@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import ufm
 from experiments import suite
 from experiments import train as command
 from experiments.data import DATA_SETS, digits
 from experiments.networks import build_network
-from experiments.suite import SUITE, chosen, for_each, read_suite
+from experiments.suite import SUITE, chosen, for_each, kept_files, read_suite
 from experiments.training import TrainConfig, loop
 from experiments.training.config import to_plain
 from tests.helpers.training import SMALL, assert_same_end, metrics, trained
@@ -194,6 +195,21 @@ def test_runs_are_laid_over_their_templates(write):
 def test_suites_that_do_not_fit_are_refused(write, text: str, named: str):
     with pytest.raises(ValueError, match=f"^{named}"):
         read_suite(write(text))
+
+
+def test_what_is_kept_beside_the_records_is_what_the_file_says(write):
+    assert kept_files(write(TINY)) == dict.fromkeys(("a", "b"), ("samples", "layers"))
+    assert kept_files(write(TINY + "\n[keep]\nsamples = ['b']\nlayers = []\n")) == {"a": (), "b": ("samples",)}
+    for text, named in (("samples = ['c']", "keep.samples: got 'c'"), ("all = ['a']", "keep: got 'all'")):
+        with pytest.raises(ValueError, match=named):
+            kept_files(write(f"{TINY}\n[keep]\n{text}\n"))
+    folders = Path(__file__).parents[2] / "experiments" / "results" / "networks"
+    for name, kept in kept_files().items():
+        assert (folders / name / "layers.safetensors").is_file() == ("layers" in kept), name
+        summary = folders / name / "summary.safetensors"
+        assert summary.is_file() == bool({"samples", "planar"} & set(kept)), name
+        if summary.is_file():
+            assert (len(ufm.load(summary).lam) == 3000) == ("samples" in kept), name
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path):

@@ -27,7 +27,8 @@ class MixedBatch:
     ----------
     inputs : tensor, tuple or mapping
         A tensor (n, ...) for a model that is called as ``model(inputs)``; a tuple for ``model(*inputs)``; or a
-        mapping with string keys for ``model(**inputs)``. The first tensor in a tuple or mapping has the n rows of the batch.
+        mapping with string keys for ``model(**inputs)``. The first tensor in a tuple or mapping has the n rows of the
+        batch.
     class_a, class_b : (n,) integer tensor
         The two classes of each label.
     lam : (n,) tensor

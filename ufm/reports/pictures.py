@@ -66,13 +66,17 @@ def draw(run: RunRecord, classes: tuple[int, int, int] = CLASSES) -> list[Pictur
     made = [picture(run) for picture in (_channel, _confidence)]
     if run.samples is not None or run.planar:
         made.insert(0, _planar(run, classes))
-    if run.samples is not None and len(run.samples.classifier) <= _PAIR_CLASSES:
+    if run.samples is not None and _has_every_class(run.samples) and len(run.samples.classifier) <= _PAIR_CLASSES:
         made.append(_pairs(run, run.samples))
     if run.calibration is not None:
         made.append(_reliability(run))
     if any(isinstance(row.get("nc1"), float) for row in run.history):
         made.append(_convergence(run))
     return made
+
+
+def _has_every_class(some: Activations) -> bool:
+    return len(torch.cat([some.class_a, some.class_b]).unique()) == len(some.classifier)
 
 
 def _picture(name: str, make: Callable[[], Figure], alt: str, caption: str) -> Picture:
