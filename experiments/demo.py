@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import tyro
 from safetensors.numpy import save_file
 
 import ufm
@@ -26,7 +27,7 @@ from experiments.record import Recording, record_run
 from experiments.training import TrainConfig, train
 from experiments.training.run import read_run
 from ufm._support.arrays import check_integer, check_number
-from ufm._support.console import guarded, parse
+from ufm._support.console import guarded
 from ufm._support.files import atomic_path, to_json, write_json
 from ufm.labels.targets import pair_labels
 from ufm.reports import Claim, Report, demo_run, report
@@ -78,7 +79,7 @@ def main() -> int:
     # So small a network gains little from a second thread, and loses much where the threads have to share their cores.
     torch.set_num_threads(1)
     return guarded(
-        lambda: run(parse(DemoConfig, prog="python -m experiments.demo", description=__doc__)),
+        lambda: run(tyro.cli(DemoConfig, prog="python -m experiments.demo", description=__doc__)),
         "experiments.demo",
         "interrupted; the same command goes on from the last finished epoch",
     )
