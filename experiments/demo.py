@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import tyro
 from safetensors.numpy import save_file
 
 import ufm
@@ -23,7 +24,7 @@ from experiments.record import Recording, record_run
 from experiments.training import TrainConfig, train
 from experiments.training.run import trained_run
 from ufm._support.arrays import check_integer, check_number
-from ufm._support.console import guarded, parse
+from ufm._support.console import guarded
 from ufm._support.files import atomic_path
 from ufm.labels.targets import pair_labels
 from ufm.reports import Claim, read_run, report
@@ -77,7 +78,7 @@ def main() -> int:
     # So small a network gains little from a second thread, and loses much where the threads have to share their cores.
     torch.set_num_threads(1)
     return guarded(
-        lambda: run(parse(DemoConfig, prog="python -m experiments.demo", description=__doc__)),
+        lambda: run(tyro.cli(DemoConfig, prog="python -m experiments.demo", description=__doc__)),
         "experiments.demo",
         "interrupted; the same command goes on from the last finished epoch",
     )

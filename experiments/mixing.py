@@ -35,7 +35,7 @@ class Mixing:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class MixingPlan:
     """Which samples are mixed with which: first, second (n,) index the data set, lam (n,) weighs the first.
 
     boxes (n, 4): rows and columns [top, bottom, left, right) that CutMix fills from the second image, or None. stage:
@@ -48,10 +48,10 @@ class Pairs:
     boxes: Int[Tensor, "n 4"] | None = None
     stage: int = 0
 
-    def slice(self, rows: slice) -> "Pairs":
+    def slice(self, rows: slice) -> "MixingPlan":
         """Return some of the pairs."""
         boxes = None if self.boxes is None else self.boxes[rows]
-        return Pairs(self.first[rows], self.second[rows], self.lam[rows], boxes, self.stage)
+        return MixingPlan(self.first[rows], self.second[rows], self.lam[rows], boxes, self.stage)
 
 
 def epoch_pairs(
@@ -62,7 +62,7 @@ def epoch_pairs(
     *,
     image_size: tuple[int, int],
     stages: int = 1,
-) -> Iterator[Pairs]:
+) -> Iterator[MixingPlan]:
     """Yield the whole batches of one pass over `samples` in random order, each mixed with a partner from all of them.
 
     Partners are independent of the samples, so that pairs of one class occur with their natural probability. What is
@@ -73,7 +73,7 @@ def epoch_pairs(
     for i in range(batches):
         first = order[i * batch_size : (i + 1) * batch_size]
         if mixing.kind == "none":
-            yield Pairs(torch.from_numpy(first), torch.from_numpy(first), torch.ones(batch_size))
+            yield MixingPlan(torch.from_numpy(first), torch.from_numpy(first), torch.ones(batch_size))
             continue
         second = rng.integers(samples, size=batch_size)
         lam = rng.beta(mixing.alpha, mixing.alpha, batch_size if mixing.lam_per == "sample" else 1)
@@ -82,7 +82,7 @@ def epoch_pairs(
         if mixing.kind == "cutmix":
             boxes, lam = _boxes(lam, image_size, rng, one=mixing.lam_per == "batch")
         stage = int(rng.integers(stages)) if mixing.kind == "manifold" else 0
-        yield Pairs(torch.from_numpy(first), torch.from_numpy(second), torch.from_numpy(lam).float(), boxes, stage)
+        yield MixingPlan(torch.from_numpy(first), torch.from_numpy(second), torch.from_numpy(lam).float(), boxes, stage)
 
 
 def _boxes(
@@ -103,7 +103,7 @@ def _boxes(
 
 
 def mix_images(
-    first: Float[Tensor, "n C H W"], second: Float[Tensor, "n C H W"], pairs: Pairs
+    first: Float[Tensor, "n C H W"], second: Float[Tensor, "n C H W"], pairs: MixingPlan
 ) -> Float[Tensor, "n C H W"]:
     """Return lam first + (1 - lam) second, or the first images with the boxes filled from the second ones."""
     if pairs.boxes is None:

@@ -9,28 +9,30 @@ with the points that are not there. Exit status: 0 with every point solved, conv
 sweep could not go on; 2 for bad arguments; 130 if interrupted.
 """
 
+import platform
 import shlex
 import sys
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+import ufm
 from experiments.sweeps.grid import Grid, read_grid
-from experiments.sweeps.point import versions
-from experiments.sweeps.store import CONFIG, Store, read_config, write_config
+from experiments.sweeps.store import CONFIG, open_store, read_config
 from experiments.sweeps.summary import summary
-from experiments.sweeps.workers import Workers, solve_points
-from ufm._support.console import parse
-from ufm._support.files import atomic_path
+from experiments.sweeps.workers import Workers
+from ufm._support.console import run_command
+from ufm._support.files import atomic_path, write_json
 from ufm._support.progress import progress_bar
 
 
 @dataclass(frozen=True)
-class Run:
+class Sweep:
     """Solve every point of a grid that is not in the folder yet."""
 
     out: str
@@ -42,28 +44,25 @@ class Run:
     retry_failed: bool = False
     """solve points again whose solve ended in an exception"""
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for a grid given twice."""
+    def run(self) -> int:
+        """Solve, and return the exit status."""
         if self.file is not None and self.grid != Grid():
             raise ValueError(f"file: got {self.file!r} together with lists of values, expected one of the two")
-
-    def run(self, command: str | None = None) -> int:
-        """Solve, and return the exit status."""
+        self.workers.check()
         grid = self.grid if self.file is None else read_grid(self.file)
-        points = grid.points()
-        folder = Path(self.out)
-        with Store(folder) as store:
+        points, folder = grid.points(), Path(self.out)
+        with open_store(folder) as store:
             strangers = len(store.lines.keys() - points.keys())
             if strangers:
                 raise ValueError(
                     f"out: got {self.out!r}, which holds {strangers} points of another grid; expected a new folder, "
                     "or a grid that contains all of its points"
                 )
-            write_config(folder, self._description(grid, len(points), folder, command))
+            write_json(folder / CONFIG, {"grid": grid.written(), "points": len(points), **_history(folder)})
             done = {key for key, line in store.lines.items() if not (self.retry_failed and line["status"] == "failed")}
             todo = [point for key, point in points.items() if key not in done]
             bar = progress_bar(len(points), "sweep", unit="points", initial=len(done))
-            with bar, closing(solve_points(todo, self.workers, folder / "jobs")) as lines:
+            with bar, closing(self.workers.solve(todo, folder / "jobs")) as lines:
                 for line in lines:
                     store.append(line)
                     bar.update()
@@ -72,14 +71,17 @@ class Run:
         print(f"{len(points)} points: {found}; {len(todo)} of them solved now. {store.path}")
         return 1 if counts["failed"] else 0
 
-    def _description(self, grid: Grid, count: int, folder: Path, command: str | None) -> dict:
-        """Return what config.json says: the grid, the commands that made the points, and with which versions."""
-        earlier = read_config(folder) if (folder / CONFIG).exists() else {"commands": [], "versions": []}
-        description = {"grid": grid.written(), "points": count}
-        for name, value in (("commands", command), ("versions", versions())):
-            values = earlier[name]
-            description[name] = values if value is None or value in values else [*values, value]
-        return description
+
+def _history(folder: Path) -> dict[str, list[Any]]:
+    """Return the commands that made a folder's points, and their versions: those noted earlier, and this one's."""
+    packages = {name: version(name) for name in ("torch", "numpy", "scipy")}
+    now = {
+        "commands": f"python -m experiments.sweep {shlex.join(sys.argv[1:])}",
+        "versions": {"ufm": ufm.__version__, "python": platform.python_version(), **packages}
+        | {"machine": platform.machine()},
+    }
+    earlier = read_config(folder) if (folder / CONFIG).exists() else {"commands": [], "versions": []}
+    return {name: [*(old for old in earlier[name] if old != value), value] for name, value in now.items()}
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Summary:
     out: str | None = None
     """Markdown file; printed if None"""
 
-    def run(self, command: str | None = None) -> int:
+    def run(self) -> int:
         """Summarise, and return the exit status."""
         text = summary([Path(folder) for folder in self.folders])
         if self.out is None:
@@ -102,24 +104,13 @@ class Summary:
         return 0
 
 
-Command = Annotated[Run, tyro.conf.subcommand("run")] | Annotated[Summary, tyro.conf.subcommand("summary")]
+Command = Annotated[Sweep, tyro.conf.subcommand("run")] | Annotated[Summary, tyro.conf.subcommand("summary")]
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run a command line and return its exit status."""
-    words = sys.argv[1:] if args is None else args
-    try:
-        chosen = parse(Command, prog="python -m experiments.sweep", description=__doc__, args=words)
-        return chosen.run(f"python -m experiments.sweep {shlex.join(words)}")
-    except ValueError as error:
-        print(f"experiments.sweep: error: {error}", file=sys.stderr)
-        return 2
-    except (OSError, RuntimeError) as error:
-        print(f"experiments.sweep: error: {error}; the points finished earlier are kept", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("experiments.sweep: interrupted; the same command goes on with the points not finished", file=sys.stderr)
-        return 130
+def main() -> int:
+    """Run the command line and return its exit status."""
+    interrupted = "interrupted; the same command goes on with the points not finished"
+    return run_command(Command, prog="python -m experiments.sweep", description=__doc__, interrupted=interrupted)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One script per figure: `ufm figures`, `python -m figures`, or `python -m figures.NAME` for one of them.
+"""One script per figure: `python -m figures` draws all of them, `python -m figures.NAME` one.
 
 Each module has `draw(results) -> Drawing`: it reads committed results, or computes what is cheap, and returns the
 picture with its caption.

@@ -6,7 +6,10 @@ import json
 import math
 import re
 import tomllib
-from dataclasses import asdict, dataclass, fields, replace
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,56 +22,9 @@ from ufm.solvers.method import Method
 
 # Settings of the solve, rather than of the method, that a method's spelling can override.
 _OVERRIDES = ("max_iter", "record")
-# Fields of whole numbers with their least values, and fields that can be None.
-_WHOLE = {"num_classes": 2, "dim": 1, "nodes": 1, "seed": 0, "max_iter": 0, "record": 0}
-_OPTIONAL = ("alpha", "threshold_fraction", "dim", "tol", "gap_tol")
-# How TOML and JSON spell what they have no value for.
+# Values that are no finite numbers, and how TOML and JSON spell them.
+_SPARED = {"alpha": (None, math.inf), **dict.fromkeys(("threshold_fraction", "dim", "tol", "gap_tol"), (None,))}
 _SPELLED = {"None": None, "inf": math.inf}
-
-
-@dataclass(frozen=True)
-class Point:
-    """One solve: a field of `Grid` each, with one value. `method` is spelled as in `parse_method`."""
-
-    num_classes: int
-    alpha: float | None
-    smoothing: float
-    weight_decay: float
-    feature_decay: float | None
-    threshold_fraction: float | None
-    dim: int | None
-    nodes: int
-    loss: str
-    method: str
-    seed: int
-    tol: float | None
-    gap_tol: float | None
-    max_iter: int
-    record: int
-
-    @property
-    def key(self) -> str:
-        """What the point is known by: a hash of its parameters, the same on every machine."""
-        text = json.dumps(self.written(), sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def written(self) -> dict[str, Any]:
-        """Return the parameters as JSON has them."""
-        return {name: _written(value) for name, value in asdict(self).items()}
-
-    def law(self) -> Law:
-        """Return the law of the labels."""
-        K = self.num_classes
-        law = ufm.Unmixed(K) if self.alpha is None else ufm.Mixup(K, self.alpha)
-        return ufm.LabelSmoothing(law, self.smoothing) if self.smoothing else law
-
-    def penalties(self) -> tuple[float, float]:
-        """Return lambda_W and lambda_H, the latter from the closed form's threshold where a fraction of it is asked."""
-        if self.threshold_fraction is None:
-            assert self.feature_decay is not None
-            return self.weight_decay, self.feature_decay
-        threshold = ufm.joint_optimum(self.law(), 1.0, 1.0, self.loss, nodes=self.nodes).threshold
-        return self.weight_decay, self.threshold_fraction * threshold / self.weight_decay
 
 
 @dataclass(frozen=True)
@@ -106,127 +62,140 @@ class Grid:
     record: tuple[int, ...] = (0,)
     """where positive, the history at every so many iterations is kept, thinned"""
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for an empty list, or a value out of range."""
-        for field in fields(self):
-            if not getattr(self, field.name):
-                raise ValueError(f"{field.name}: got no value, expected at least one")
-        for name, minimum in _WHOLE.items():
-            self._check(name, lambda name, value, low=minimum: check_integer(name, value, minimum=low))
-        for name in ("weight_decay", "feature_decay", "threshold_fraction", "tol", "gap_tol"):
-            self._check(name, lambda name, value: check_number(name, value, above=0))
-        self._check("alpha", _check_alpha)
-        self._check("smoothing", lambda name, value: check_number(name, value, minimum=0, below=1))
-        for loss in self.loss:
-            check_choice("loss", loss, tuple(LOSSES))
-        for spelling in self.method:
-            parse_method(spelling)
-
-    def _check(self, name: str, check: Any) -> None:
-        """Bring the values of a field to their type."""
-        values = getattr(self, name)
-        checked = (None if value is None and name in _OPTIONAL else check(name, value) for value in values)
-        object.__setattr__(self, name, tuple(checked))
-
     def written(self) -> dict[str, list[Any]]:
         """Return the values as JSON has them."""
         return {name: [_written(value) for value in values] for name, values in asdict(self).items()}
 
-    def points(self) -> dict[str, Point]:
-        """Return the points by key, each once, in the order of the product with the last field running fastest."""
-        names = [field.name for field in fields(self)]
-        found = {}
-        for values in itertools.product(*(getattr(self, name) for name in names)):
-            point = Point(**dict(zip(names, values, strict=True)))
-            method = parse_method(point.method)
-            point = replace(point, method=method.spelling, **method.overrides)
+    def points(self) -> "dict[str, GridPoint]":
+        """Return the points of the grid.
+
+        Returns
+        -------
+        dict of str to GridPoint
+            By key, each point once, in the order of the product with the last field running fastest.
+
+        Raises
+        ------
+        ValueError
+            If a list is empty or a value out of range.
+        """
+        values = {field.name: _checked(field.name, getattr(self, field.name)) for field in fields(self)}
+        found: dict[str, GridPoint] = {}
+        for combination in itertools.product(*values.values()):
+            point = GridPoint(*combination)
+            check_choice("loss", point.loss, tuple(LOSSES))
+            _, spelling, overrides = parse_method(point.method)
+            point = point._replace(method=spelling, **overrides)
             if point.threshold_fraction is not None:
-                point = replace(point, feature_decay=None)
+                point = point._replace(feature_decay=None)
             found.setdefault(point.key, point)
         return found
 
 
-@dataclass(frozen=True)
-class MethodChoice:
-    """A parsed spelling: the method with its settings, its canonical spelling, and what it overrides of the solve's."""
+class GridPoint(namedtuple("GridPoint", [field.name for field in fields(Grid)])):
+    """One solve: a value for each field of `Grid`, with `method` spelled as in `parse_method`."""
 
-    method: Method
-    spelling: str
-    overrides: dict[str, int]
+    @property
+    def key(self) -> str:
+        """The name of the point on disk: a hash of its parameters, the same on every machine."""
+        text = json.dumps(self.written(), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def written(self) -> dict[str, Any]:
+        """Return the parameters as JSON has them."""
+        return {name: _written(value) for name, value in self._asdict().items()}
+
+    def law(self) -> Law:
+        """Return the law of the labels."""
+        K = self.num_classes
+        law = ufm.Unmixed(K) if self.alpha is None else ufm.Mixup(K, self.alpha)
+        return ufm.LabelSmoothing(law, self.smoothing) if self.smoothing else law
+
+    def penalties(self) -> tuple[float, float]:
+        """Return lambda_W and lambda_H; the latter follows from `threshold_fraction` where that is a number."""
+        if self.threshold_fraction is None:
+            return self.weight_decay, self.feature_decay
+        threshold = ufm.joint_optimum(self.law(), 1.0, 1.0, self.loss, nodes=self.nodes).threshold
+        return self.weight_decay, self.threshold_fraction * threshold / self.weight_decay
 
 
-def parse_method(spelling: str) -> MethodChoice:
-    """Return the method of a spelling "name" or "name:setting=value,...", values as in JSON.
+_positive = partial(check_number, above=0)
+_NUMBERS: dict[str, Callable[[str, Any], Any]] = {
+    "num_classes": partial(check_integer, minimum=2),
+    "smoothing": partial(check_number, minimum=0, below=1),
+    **dict.fromkeys(("alpha", "weight_decay", "feature_decay", "threshold_fraction", "tol", "gap_tol"), _positive),
+    **dict.fromkeys(("dim", "nodes"), partial(check_integer, minimum=1)),
+    **dict.fromkeys(("seed", "max_iter", "record"), partial(check_integer, minimum=0)),
+}
 
-    Settings are the fields of the method's class, or max_iter and record, which override the grid's.
-    Raises ValueError, naming it, for an unknown method or setting or a value that the setting does not take.
+
+def _checked(name: str, values: tuple[Any, ...]) -> list[Any]:
+    """Return the values of a parameter; numbers are in range and of their type."""
+    if not values:
+        raise ValueError(f"{name}: got no value, expected at least one")
+    check, spared = _NUMBERS.get(name), _SPARED.get(name, ())
+    return [value if check is None or value in spared else check(name, value) for value in values]
+
+
+def parse_method(spelling: str) -> tuple[Method, str, dict[str, int]]:
+    """Parse the spelling of a method.
+
+    Parameters
+    ----------
+    spelling : str
+        "name" or "name:setting=value,...", with values as in JSON. Settings are the fields of the method's class, or
+        max_iter and record, which override the grid's.
+
+    Returns
+    -------
+    tuple of Method, str, dict
+        The method with its settings, its canonical spelling, and what it overrides.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method or setting, or a value that the setting does not take.
     """
-    if not isinstance(spelling, str):
-        raise ValueError(f"method: got {spelling!r}, expected a word")
-    name, _, rest = spelling.partition(":")
+    name, _, rest = str(spelling).partition(":")
     check_choice("method", name, tuple(METHODS))
-    kind = METHODS[name]
-    known = {field.name: field.default for field in fields(kind)}  # pyright: ignore[reportArgumentType]
-    settings: dict[str, Any] = {}
-    overrides: dict[str, int] = {}
+    known = {field.name: field.default for field in fields(METHODS[name])}  # pyright: ignore[reportArgumentType]
     # Commas inside brackets belong to a value.
-    for item in re.split(r",(?![^\[]*\])", rest) if rest else []:
-        setting, equals, text = (part.strip() for part in item.partition("="))
-        if not equals or setting not in (*known, *_OVERRIDES):
-            raise ValueError(
-                f"method: got the setting {setting!r} in {spelling!r}, expected "
-                f"{', '.join(f'{word}=...' for word in (*known, *_OVERRIDES))}"
-            )
-        value = _value(text)
-        if setting in _OVERRIDES:
-            overrides[setting] = check_integer(f"method: {setting}", value, minimum=0)
-        elif isinstance(known[setting], bool) != isinstance(value, bool):
-            expected = "true or false" if isinstance(known[setting], bool) else "a number or word"
-            raise ValueError(f"method: got {setting}={text} in {spelling!r}, expected {expected}")
-        else:
-            settings[setting] = value
+    items = [item.partition("=") for item in (re.split(r",(?![^\[]*\])", rest) if rest else [])]
+    given = {setting.strip(): _value(text.strip()) for setting, _, text in items}
+    for setting, value in given.items():
+        if setting not in (*known, *_OVERRIDES) or isinstance(known.get(setting), bool) != isinstance(value, bool):
+            takes = ", ".join(f"{word}={json.dumps(default)}" for word, default in known.items())
+            raise ValueError(f"method: got {setting}={value} in {spelling!r}, expected values as in {takes}")
+    overrides = {word: check_integer(f"method: {word}", given[word], minimum=0) for word in _OVERRIDES if word in given}
+    settings = {word: given[word] for word in known if word in given}
     try:
-        method = kind(**settings)
+        method = METHODS[name](**settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"method: got {spelling!r}, whose settings are refused: {error}") from error
-    shown = ",".join(f"{word}={json.dumps(settings[word])}" for word in known if word in settings)
-    return MethodChoice(method, f"{name}:{shown}" if shown else name, overrides)
+    shown = ",".join(f"{word}={json.dumps(value)}" for word, value in settings.items())
+    return method, f"{name}:{shown}" if shown else name, overrides
 
 
 def read_grid(path: str | Path) -> Grid:
-    """Return the grid of a TOML file, whose keys are the fields of `Grid`: lists of values, or one; "None" for None.
-
-    Raises ValueError for a file that is missing or no TOML, an unknown key, or a value out of range.
-    """
+    """Return the grid of a TOML file; raise ValueError for a file that is missing or no TOML, or an unknown key."""
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"file: got {str(path)!r}, expected a TOML file ({error})") from error
-    return grid_of(content, f"file: {path}")
+        return grid_of(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"file: got {str(path)!r}, expected a TOML file of a grid ({error})") from error
 
 
-def grid_of(content: dict[str, Any], where: str) -> Grid:
-    """Return the grid with the given values; raise ValueError, beginning with `where`, for those that make none."""
-    known = [field.name for field in fields(Grid)]
+def grid_of(content: dict[str, Any]) -> Grid:
+    """Return the grid of a TOML or JSON file: lists of values, or one, "None" for None, under the names of `Grid`."""
+    names = [field.name for field in fields(Grid)]
     for name in content:
-        if name not in known:
-            raise ValueError(f"{where}: got the key {name!r}, expected {', '.join(known)}")
-    values: dict[str, Any] = {}
-    for name, value in content.items():
-        listed = value if isinstance(value, list) else [value]
-        values[name] = tuple(_SPELLED.get(item, item) if isinstance(item, str) else item for item in listed)
-    try:
-        return Grid(**values)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        check_choice("key", name, names)
+    listed = {name: value if isinstance(value, list) else [value] for name, value in content.items()}
+    spelled = {name: [_SPELLED.get(v, v) if isinstance(v, str) else v for v in vs] for name, vs in listed.items()}
+    return Grid(**{name: tuple(values) for name, values in spelled.items()})
 
 
 def _written(value: Any) -> Any:
     return "inf" if value == math.inf else value
-
-
-def _check_alpha(name: str, value: Any) -> float:
-    return math.inf if value == math.inf else check_number(name, value, above=0)
 
 
 def _value(text: str) -> Any:

@@ -1,15 +1,13 @@
 """One point of a sweep: the solve, what it shows about collapse, and what the closed form says."""
 
 import math
-import platform
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 
 import ufm
-from experiments.sweeps.grid import Point, parse_method
+from experiments.sweeps.grid import GridPoint, parse_method
 from ufm.solvers.solution import Message
 
 # What is kept of a history: columns, and at most so many entries.
@@ -21,41 +19,42 @@ GAPS = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10)
 _ACCURACY = 1e-12
 
 
-def solve_point(point: Point) -> dict[str, Any]:
-    """Return the line of a point: key, parameters, status, message and, unless it failed, what was found.
+def solve_point(point: GridPoint) -> dict[str, Any]:
+    """Return the line of a point, solved on one thread.
 
-    status: "converged", "not converged" with the solver's message, or "failed" with the exception's. Uses one thread.
+    Its status is "converged", "not converged" or "failed", with the solver's message or the exception's. Unless the
+    solve failed, the line says what was found.
     """
     torch.set_num_threads(1)
-    line: dict[str, Any] = {"key": point.key, "parameters": point.written()}
     try:
-        return line | _found(point)
+        return {"key": point.key, "parameters": point.written(), **_found(point)}
     except Exception as error:  # whatever it is, it is this point's, and the sweep goes on
-        return line | {"status": "failed", "message": f"{type(error).__name__}: {error}"}
+        return failed(point, error)
 
 
-def _found(point: Point) -> dict[str, Any]:
+def failed(point: GridPoint, error: BaseException) -> dict[str, Any]:
+    """Return the line of a point whose solve ended in an exception."""
+    message = f"{type(error).__name__}: {error}"[:2000]
+    return {"key": point.key, "parameters": point.written(), "status": "failed", "message": message}
+
+
+def _found(point: GridPoint) -> dict[str, Any]:
     law, (weight_decay, feature_decay) = point.law(), point.penalties()
     K = point.num_classes
     dim = K if point.dim is None else point.dim
-    optimum = None
+    closed_form = None
     if dim >= K - 1:
         optimum = ufm.joint_optimum(law, weight_decay, feature_decay, point.loss, nodes=point.nodes)
+        names = ("beta", "multiplier", "objective", "threshold", "collapsed")
+        closed_form = {name: getattr(optimum, name) for name in names}
     problem = ufm.UFM(law.targets(point.nodes), dim, weight_decay, feature_decay, point.loss)
-    solution = ufm.solve(
-        problem,
-        parse_method(point.method).method,
-        tol=point.tol,
-        gap_tol=point.gap_tol,
-        max_iter=point.max_iter,
-        seed=point.seed,
-        record=point.record,
-        device="cpu",
-    )
+    same = {name: getattr(point, name) for name in ("tol", "gap_tol", "max_iter", "seed", "record")}
+    solution = ufm.solve(problem, parse_method(point.method)[0], device="cpu", **same)
     if solution.message is Message.INTERRUPTED:
         raise KeyboardInterrupt
-    certificate = solution.certificate
+    certificate, classifier = solution.certificate, solution.classifier
     collapsed = is_collapsed(problem, certificate, max(point.gap_tol or 0.0, _ACCURACY))
+    is_etf = not collapsed and dim >= K - 1 and bool(classifier.any())
     found: dict[str, Any] = {
         "status": "converged" if solution.converged else "not converged",
         "message": str(solution.message),
@@ -65,29 +64,21 @@ def _found(point: Point) -> dict[str, Any]:
         "gradient_norm": solution.gradient_norm,
         "iterations": solution.iterations,
         "seconds": solution.seconds,
-        "classifier_norm": torch.linalg.matrix_norm(solution.classifier).item(),
-        "etf_error": None if collapsed or dim < K - 1 else _etf_error(solution.classifier),
+        "classifier_norm": torch.linalg.matrix_norm(classifier).item(),
+        "etf_error": ufm.nearest_etf(classifier).relative_error if is_etf else None,
         "collapsed": collapsed,
         "weight_decay": weight_decay,
         "feature_decay": feature_decay,
-        "closed_form": None,
+        "closed_form": closed_form,
     }
-    if optimum is not None:
-        names = ("beta", "multiplier", "objective", "threshold", "collapsed")
-        found["closed_form"] = {name: getattr(optimum, name) for name in names}
     if point.record:
-        columns = _columns(solution)
-        found["reached"] = reached(columns)
-        found["history"] = thinned(columns)
+        history = solution.history
+        # Without convergence the last entry is the best iterate's, out of order; it is in the line already.
+        end = None if solution.converged or len(history.gap) == 1 else -1
+        columns = {**vars(history), "relative_gap": history.gap / np.abs(history.objective)}
+        columns = {name: columns[name][:end] for name in HISTORY}
+        found |= {"reached": reached(columns), "history": thinned(columns)}
     return found
-
-
-def _columns(solution: ufm.Solution) -> dict[str, np.ndarray]:
-    history = solution.history
-    # Without convergence the last entry is the best iterate's, out of order; it is in the line already.
-    end = None if solution.converged or len(history.gap) == 1 else -1
-    columns = {**vars(history), "relative_gap": history.gap / np.abs(history.objective)}
-    return {name: columns[name][:end] for name in HISTORY}
 
 
 def reached(columns: dict[str, np.ndarray]) -> dict[str, dict[str, float] | None]:
@@ -101,10 +92,10 @@ def reached(columns: dict[str, np.ndarray]) -> dict[str, dict[str, float] | None
 
 
 def is_collapsed(problem: ufm.UFM, certificate: ufm.Certificate, accuracy: float) -> bool | None:
-    """Return whether zero is the global optimum, as far as a certified solve without bias can tell; None if it cannot.
+    """Return whether zero is the global optimum of a problem without bias, or None if the certificate cannot tell.
 
     With F(0) the objective at zero: no, if the point's objective is below F(0) by more than `accuracy` F(0), which
-    proves that zero is not optimal; yes, if the certified lower bound proves that nothing is. No closed form is used.
+    proves that zero is not optimal; yes, if the lower bound proves that nothing is. No closed form is used.
     """
     w, h = (
         torch.zeros(n, problem.dim, dtype=torch.float64) for n in (problem.targets.num_classes, len(problem.targets))
@@ -115,10 +106,6 @@ def is_collapsed(problem: ufm.UFM, certificate: ufm.Certificate, accuracy: float
     return True if at_zero - certificate.lower_bound <= accuracy * at_zero else None
 
 
-def _etf_error(classifier: torch.Tensor) -> float | None:
-    return ufm.nearest_etf(classifier).relative_error if bool(classifier.any()) else None
-
-
 def thinned(columns: dict[str, np.ndarray], length: int = HISTORY_LENGTH) -> dict[str, list[float | None]]:
     """Return at most `length` entries, evenly spaced in the logarithm of their number, first and last included."""
     count = len(next(iter(columns.values())))
@@ -127,9 +114,3 @@ def thinned(columns: dict[str, np.ndarray], length: int = HISTORY_LENGTH) -> dic
         name: [float(f"{value:.6g}") if math.isfinite(value) else None for value in column[rows].tolist()]
         for name, column in columns.items()
     }
-
-
-def versions() -> dict[str, str]:
-    """Return what the numbers were computed with."""
-    packages = {name: version(name) for name in ("torch", "numpy", "scipy")}
-    return {"ufm": ufm.__version__, "python": platform.python_version(), **packages, "machine": platform.machine()}

@@ -7,6 +7,17 @@ from typing import Any
 from experiments.sweeps.grid import grid_of
 from experiments.sweeps.store import POINTS, Line, read_config, read_lines
 
+_COLLAPSE = """\
+Collapsed to zero or not, by the solver's certificate and by the closed form. The solver knows no threshold:
+not collapsed means that its objective is below that of zero, collapsed that its lower bound proves that
+nothing is, both to a relative 1e-12 (or to `gap_tol` where that is larger).
+
+| method | points | agree | disagree | solver undecided | objective, largest relative difference |
+| --- | --- | --- | --- | --- | --- |"""
+_TIMES = """Wall time in seconds on one thread, recording left out, and (iterations) until a certified relative gap is
+first recorded; a dash where it was not.
+"""
+
 
 def summary(folders: list[Path]) -> str:
     """Return the text about all the folders; raise ValueError for one that holds no sweep."""
@@ -30,7 +41,7 @@ def read_sweep(folder: Path) -> tuple[dict[str, Any], list[Line]]:
     if not (folder / POINTS).is_file():
         raise ValueError(f"folder: got {str(folder)!r}, expected one with the {POINTS} of a sweep")
     lines, _ = read_lines(folder / POINTS)
-    points = grid_of(config["grid"], f"folder: {folder}").points()
+    points = grid_of(config["grid"]).points()
     return config, [lines[key] for key in points if key in lines]
 
 
@@ -40,13 +51,7 @@ def agrees(line: Line) -> bool | None:
 
 
 def _collapse(lines: list[Line]) -> str:
-    text = [
-        "Collapsed to zero or not, by the solver's certificate and by the closed form. The solver knows no threshold:"
-    ]
-    text += ["not collapsed means that its objective is below that of zero, collapsed that its lower bound proves that"]
-    text += ["nothing is, both to a relative 1e-12 (or to `gap_tol` where that is larger).", ""]
-    text += ["| method | points | agree | disagree | solver undecided | objective, largest relative difference |"]
-    text += ["| --- | --- | --- | --- | --- | --- |"]
+    text = [_COLLAPSE]
     usable = [line for line in lines if line.get("closed_form")]
     for method in dict.fromkeys(line["parameters"]["method"] for line in usable):
         mine = [line for line in usable if line["parameters"]["method"] == method]
@@ -69,10 +74,7 @@ def _collapse(lines: list[Line]) -> str:
 def _times(lines: list[Line]) -> str:
     gaps = list(lines[0]["reached"])
     header = " | ".join(gaps)
-    text = [
-        "Wall time in seconds on one thread, recording left out, and (iterations) until a certified relative gap is"
-    ]
-    text += ["first recorded; a dash where it was not.", ""]
+    text = [_TIMES]
     text += [f"| method | {header} | iterations in all | seconds in all | last gap | ended |"]
     text += [f"| {' | '.join(['---'] * (len(gaps) + 5))} |"]
     for line in lines:

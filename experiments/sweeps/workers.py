@@ -1,24 +1,17 @@
-"""Where the points of a sweep are solved: in this process, in workers of this machine, or on a cluster."""
+"""Where the points of a sweep are solved: in this process, in others of this machine (joblib), or by submitit."""
 
-import contextlib
-import os
-import signal
-import threading
-import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from joblib import Parallel, delayed, parallel_config
 
-from experiments.sweeps.grid import Point
-from experiments.sweeps.point import solve_point
-from ufm._support.arrays import check_choice, check_integer
-
-EXECUTORS = ("local", "slurm", "submitit-local", "submitit-debug")
+from experiments.sweeps.grid import GridPoint
+from experiments.sweeps.point import failed, solve_point
+from experiments.sweeps.store import Line
+from ufm._support.arrays import check_integer
 
 
 @dataclass(frozen=True)
@@ -38,121 +31,55 @@ class Workers:
     memory: int = 4
     """on a cluster: memory of a job, GB"""
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for a number out of range, an unknown executor, or one that is not installed."""
-        check_choice("executor", self.executor, EXECUTORS)
+    def check(self) -> None:
+        """Raise ValueError for a number out of range, or if submitit is asked for and missing."""
         for name in ("jobs", "points_per_job", "minutes", "memory"):
             check_integer(name, getattr(self, name), minimum=1)
+        if self.executor != "local" and find_spec("submitit") is None:
+            raise ValueError(
+                f"executor: got {self.executor!r}, which needs submitit: pip install 'ufm[cluster]'; expected 'local'"
+            )
+
+    def solve(self, points: list[GridPoint], logs: Path) -> Iterator[Line]:
+        """Yield each point's line as soon as it is there, in any order; end what still runs when closed.
+
+        A cluster's jobs print to the folder `logs`. Raises RuntimeError if a worker of this machine is killed.
+        """
         if self.executor != "local":
-            _submitit()
+            return self._submitted(points, logs)
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            parallel: Any = Parallel(n_jobs=self.jobs, return_as="generator_unordered")
+            return parallel(delayed(solve_point)(point) for point in points)
 
+    def _submitted(self, points: list[GridPoint], logs: Path) -> Iterator[Line]:
+        from submitit import AutoExecutor
+        from submitit.helpers import as_completed
 
-def solve_points(points: list[Point], workers: Workers, logs: Path) -> Generator[dict[str, Any], None, None]:
-    """Yield the lines of the points as they are done, in any order; on an exception, end what still runs.
-
-    logs: folder for what a cluster's jobs print. Raises RuntimeError if a worker of this machine is killed.
-    """
-    if workers.executor != "local":
-        yield from _cluster(points, workers, logs)
-    elif workers.jobs == 1:
-        yield from map(solve_point, points)
-    else:
-        yield from _local(points, workers.jobs)
-
-
-def _local(points: list[Point], jobs: int) -> Generator[dict[str, Any], None, None]:
-    parent = os.getpid()
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        parallel: Any = Parallel(n_jobs=jobs, return_as="generator_unordered")
-        # Ctrl-C reaches every process of the terminal; the workers, which inherit this, leave it to the parent.
-        with _interrupts_ignored():
-            lines = parallel(delayed(_in_worker)(point, parent) for point in points)
-    try:
-        yield from lines
-    except BaseException as error:
-        from joblib.externals.loky import get_reusable_executor
-        from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
-        if isinstance(error, TerminatedWorkerError):
-            message = "a worker process was killed, perhaps for want of memory; run again, with fewer jobs, to go on"
-            raise RuntimeError(message) from error
-        raise
-    finally:
-        with contextlib.suppress(BaseException):
-            lines.close()
-
-
-def _in_worker(point: Point, parent: int) -> dict[str, Any]:
-    if os.getpid() != parent:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _end_with(parent)
-    return solve_point(point)
-
-
-@cache
-def _end_with(parent: int) -> None:
-    """From now on, end this process soon after its parent, which a killed parent does not see to."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _cluster(points: list[Point], workers: Workers, logs: Path) -> Generator[dict[str, Any], None, None]:
-    submitit = _submitit()
-    kind = {"slurm": "slurm", "submitit-local": "local", "submitit-debug": "debug"}[workers.executor]
-    executor = submitit.AutoExecutor(folder=logs, cluster=kind)
-    executor.update_parameters(timeout_min=workers.minutes, mem_gb=workers.memory, cpus_per_task=1)
-    if kind == "slurm":
-        partition = {} if workers.partition is None else {"slurm_partition": workers.partition}
-        executor.update_parameters(slurm_array_parallelism=workers.jobs, **partition)
-    size = workers.points_per_job
-    chunks = [points[i : i + size] for i in range(0, len(points), size)]
-    # Only Slurm bounds how many jobs of an array run at a time.
-    waves = [chunks] if kind == "slurm" else [chunks[i : i + workers.jobs] for i in range(0, len(chunks), workers.jobs)]
-    for wave in waves:
-        jobs = executor.map_array(_solve_chunk, wave)
-        chunk_of = {job.job_id: chunk for job, chunk in zip(jobs, wave, strict=True)}
+        executor = AutoExecutor(folder=logs, cluster=self.executor.removeprefix("submitit-"))
+        partition = {} if self.partition is None else {"slurm_partition": self.partition}
+        executor.update_parameters(
+            timeout_min=self.minutes,
+            mem_gb=self.memory,
+            cpus_per_task=1,
+            slurm_array_parallelism=self.jobs,
+            **partition,
+        )
+        # Only Slurm bounds how many jobs of an array run at a time: elsewhere there are no more jobs than that.
+        least = 1 if self.executor == "slurm" else -(-len(points) // self.jobs)
+        size = max(self.points_per_job, least)
+        chunks = [points[i : i + size] for i in range(0, len(points), size)]
+        jobs = executor.map_array(_solve_chunk, chunks)
+        chunk_of = {job.job_id: chunk for job, chunk in zip(jobs, chunks, strict=True)}
         try:
-            for job in submitit.helpers.as_completed(jobs, poll_frequency=5 if kind == "slurm" else 0.2):
-                try:
-                    yield from job.result()
-                except Exception as error:  # out of time or memory, a lost node: its points', not the sweep's
-                    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
-                    for point in chunk_of[job.job_id]:
-                        yield {"key": point.key, "parameters": point.written(), "status": "failed", "message": text}
-        except BaseException:
+            for job in as_completed(jobs, poll_frequency=1):
+                error = job.exception()
+                # Out of time or memory, or a lost node: that is these points' failure, not the sweep's.
+                yield from [failed(point, error) for point in chunk_of[job.job_id]] if error else job.result()
+        finally:
             for job in jobs:
-                job.cancel(check=False)
-            raise
+                if not job.done():
+                    job.cancel(check=False)
 
 
-def _solve_chunk(points: list[Point]) -> list[dict[str, Any]]:
+def _solve_chunk(points: list[GridPoint]) -> list[Line]:
     return [solve_point(point) for point in points]
-
-
-def _submitit() -> Any:
-    try:
-        import submitit
-    except ImportError as error:
-        message = "executor: got one that needs submitit, expected it to be installed: pip install 'ufm[cluster]'"
-        raise ValueError(message) from error
-    import submitit.helpers
-
-    return submitit

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from experiments.data import ImageData
-from experiments.mixing import Pairs, epoch_pairs, flip_and_crop, mix_images
+from experiments.mixing import MixingPlan, epoch_pairs, flip_and_crop, mix_images
 from experiments.networks import Network, build_network
 from experiments.training.checkpoint import NAME, State, restore_checkpoint, save_checkpoint
 from experiments.training.config import OptimiserConfig, TrainConfig, to_plain
@@ -177,7 +177,7 @@ class _Loop:
             )
         return {"loss": mean, "learning_rate": optimiser.param_groups[0]["lr"]}
 
-    def _inputs(self, pairs: Pairs, rng: np.random.Generator) -> tuple[Tensor, ...]:
+    def _inputs(self, pairs: MixingPlan, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """Return the images of this process's pairs, standardised: mixed, or both, where a later stage mixes them."""
         own = self.processes.share(self.config.batch_size)
         rows = (pairs.first,) if self.config.mixing.kind == "none" else (pairs.first, pairs.second)
@@ -192,7 +192,7 @@ class _Loop:
         first, second = images
         return (mix_images(first, second, pairs.slice(own)),)
 
-    def _loss(self, inputs: tuple[Tensor, ...], pairs: Pairs) -> Tensor:
+    def _loss(self, inputs: tuple[Tensor, ...], pairs: MixingPlan) -> Tensor:
         a, b = (self.data.train_classes[rows].to(self.device) for rows in (pairs.first, pairs.second))
         lam = pairs.lam.to(self.device)
         half = self.config.precision == "bfloat16"

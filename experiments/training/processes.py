@@ -2,11 +2,11 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed._functional_collectives import all_reduce  # differentiable, unlike that of torch.distributed
 
 from ufm.solvers.reduced import join_processes
 
@@ -33,9 +33,22 @@ class Processes:
 
 
 def join(batch_size: int) -> Processes:
-    """Return this process's place: the only one, or one of torchrun's.
+    """Return this process's place: the only one, or one of those that torchrun started.
 
-    Raises ValueError for a batch that cannot be shared out evenly.
+    Parameters
+    ----------
+    batch_size : int
+        Rows of a batch, which the processes share.
+
+    Returns
+    -------
+    Processes
+        Rank and number of processes; the process group is initialised if there are several.
+
+    Raises
+    ------
+    ValueError
+        If the batch cannot be shared evenly.
     """
     if not dist.is_torchelastic_launched():
         return Processes()
@@ -48,7 +61,23 @@ def join(batch_size: int) -> Processes:
 
 
 def local_device(device: str) -> torch.device:
-    """Return the device called `device`; "auto" takes this process's CUDA GPU if there is one."""
+    """Return the device of this process.
+
+    Parameters
+    ----------
+    device : str
+        "cpu", "cuda" for this process's own GPU, or "auto" for that GPU if there is one and the CPU otherwise.
+
+    Returns
+    -------
+    torch.device
+        The CPU, or the GPU whose number is the process's local rank.
+
+    Raises
+    ------
+    ValueError
+        For another name, for "cuda" without a GPU, or for fewer GPUs than processes on this machine.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
@@ -65,53 +94,53 @@ def local_device(device: str) -> torch.device:
 
 
 def share_statistics(network: nn.Module, device: torch.device) -> None:
-    """Let every BatchNorm of the network take its statistics over all processes.
+    """Replace every BatchNorm of the network by one whose statistics are those of all processes.
 
-    On the CPU, which torch's SyncBatchNorm does not support, by two sums over the processes that autograd follows.
+    The parameters and buffers stay the same tensors under the same names. On CUDA the replacement is torch's
+    SyncBatchNorm; the CPU, which that does not support, has one of its own.
+
+    Parameters
+    ----------
+    network : Module
+        Changed in place. Must not be a BatchNorm itself.
+    device : torch.device
+        Where the network is trained.
     """
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-                if device.type == "cuda":
-                    setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
-                else:
-                    child.__class__ = _SharedBatchNorm  # pyright: ignore[reportAttributeAccessIssue]
-
-
-class _Total(torch.autograd.Function):
-    """The sum of a tensor over the processes, whose gradient is the sum of their gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        del ctx
-        total = value.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _Total.forward(ctx, *gradients)
-
-
-def _total(value: Tensor) -> Tensor:
-    return _Total.apply(value)  # pyright: ignore[reportReturnType]
+                shared = nn.SyncBatchNorm.convert_sync_batchnorm if device.type == "cuda" else _SharedBatchNorm.of
+                setattr(parent, name, shared(child))
 
 
 class _SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm over all processes on the CPU: autograd follows the two sums that they exchange."""
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> "_SharedBatchNorm":
+        """Return a shared norm with the settings, parameters and buffers of `norm`."""
+        shared = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        shared.load_state_dict(norm.state_dict(keep_vars=True), assign=True)
+        return shared.train(norm.training)
+
     def _check_input_dim(self, input: Tensor) -> None:
+        """Accept inputs of any dimension."""
         del input
 
     def forward(self, input: Tensor) -> Tensor:
+        """Normalise by the statistics of all processes' inputs in training mode, by the running ones otherwise."""
         if not self.training:
             return super().forward(input)
         # Under autocast the input may be in half precision, in which sums over a batch lose most of their digits.
         dtype, input = input.dtype, input.float()
         axes = [0, *range(2, input.ndim)]
         shape = [1, -1, *[1] * (input.ndim - 2)]
+        everyone = dist.group.WORLD
+        assert everyone is not None
         rows = input.numel() // input.shape[1] * dist.get_world_size()
-        mean = _total(input.sum(axes)) / rows
+        mean = all_reduce(input.sum(axes), "sum", everyone) / rows
         centred = input - mean.view(shape)
-        variance = _total(centred.square().sum(axes)) / rows
+        variance = all_reduce(centred.square().sum(axes), "sum", everyone) / rows
         with torch.no_grad():
             assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
             assert self.num_batches_tracked is not None

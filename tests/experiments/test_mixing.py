@@ -8,15 +8,15 @@ from hypothesis import given
 from scipy import stats
 
 from experiments.data import ImageData, digits
-from experiments.mixing import KINDS, Mixing, Pairs, epoch_pairs, flip_and_crop, mix_images, mixed_batches
+from experiments.mixing import KINDS, Mixing, MixingPlan, epoch_pairs, flip_and_crop, mix_images, mixed_batches
 
 
-def pairs_of(mixing: Mixing, samples: int = 4000, batch_size: int = 100, seed: int = 0, **settings) -> list[Pairs]:
+def pairs_of(mixing: Mixing, samples: int = 4000, batch_size: int = 100, seed: int = 0, **settings) -> list[MixingPlan]:
     settings = {"image_size": (16, 16)} | settings
     return list(epoch_pairs(mixing, samples, batch_size, np.random.default_rng(seed), **settings))
 
 
-def joined(pairs: list[Pairs], name: str) -> np.ndarray:
+def joined(pairs: list[MixingPlan], name: str) -> np.ndarray:
     return torch.cat([getattr(batch, name) for batch in pairs]).numpy()
 
 
@@ -133,12 +133,12 @@ def test_boxes_have_about_the_area_that_lam_asks_for_and_lie_anywhere():
 def test_cutmix_takes_pixels_and_mixup_averages_them():
     first, second = torch.randn(2, 6, 3, 5, 4)
     lam = torch.rand(6)
-    pairs = Pairs(torch.arange(6), torch.arange(6), lam)
+    pairs = MixingPlan(torch.arange(6), torch.arange(6), lam)
     mixed = mix_images(first, second, pairs)
     for i in range(6):
         torch.testing.assert_close(mixed[i], lam[i] * first[i] + (1 - lam[i]) * second[i])
     boxes = torch.tensor([[0, 5, 0, 4], [2, 2, 0, 4], [1, 3, 2, 4], [0, 1, 0, 1], [4, 5, 3, 4], [0, 5, 1, 2]])
-    pasted = mix_images(first, second, Pairs(torch.arange(6), torch.arange(6), lam, boxes))
+    pasted = mix_images(first, second, MixingPlan(torch.arange(6), torch.arange(6), lam, boxes))
     assert torch.equal(pasted[0], second[0])
     assert torch.equal(pasted[1], first[1])
     assert torch.equal(pasted[2, :, 1:3, 2:4], second[2, :, 1:3, 2:4])

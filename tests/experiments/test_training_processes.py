@@ -22,7 +22,7 @@ WORDS = ["--train-samples=300", "--network.width=2", "--network.dim=10", "--epoc
 def test_two_processes_train_as_one_does(tmp_path: Path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     program = [str(TESTS / "programs" / "distributed_training.py"), str(tmp_path), *WORDS]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parents[1])}
     with subprocess.Popen(
         [*command, *program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:

@@ -16,8 +16,8 @@ from PIL import Image
 
 import ufm
 from figures import NAMES, drawing, networks
+from figures.__main__ import main
 from figures.drawing import Drawing, draw, draw_all, gallery, save
-from ufm.commands.main import main
 from ufm.plotting import DOUBLE_COLUMN, SINGLE_COLUMN, style
 
 ROOT = Path(__file__).parents[2]
@@ -299,19 +299,23 @@ def test_results_that_are_not_there_are_named(tmp_path: Path):
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    assert main(["figures", "--names"]) == 0
+    def run(*words: str) -> int:
+        monkeypatch.setattr("sys.argv", ["figures", *words])
+        return main()
+
+    assert run("--names") == 0
     assert capsys.readouterr().out.split() == list(NAMES)
-    assert main(["figures", "--only", "minority", "--out", str(tmp_path)]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "minority.pdf", "minority.png"]
-    capsys.readouterr()
-    assert main(["figures", "--out", str(tmp_path), "--only"]) == 2
-    assert "only: got no name" in capsys.readouterr().err
-    assert main(["figures", "--only", "nothing", "--out", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("ufm: error: only: got 'nothing'")
-    monkeypatch.setattr("ufm.commands.figures.__file__", str(tmp_path / "a" / "b" / "c.py"))
+    # From any folder: the results are the checkout's.
     monkeypatch.chdir(tmp_path)
-    assert main(["figures", "--names"]) == 2
-    assert "no checkout" in capsys.readouterr().err
+    assert run("--only", "minority", "--out", "pictures") == 0
+    assert sorted(path.name for path in Path("pictures").iterdir()) == ["README.md", "minority.pdf", "minority.png"]
+    capsys.readouterr()
+    assert run("--out", "pictures", "--only") == 2
+    assert "only: got no name" in capsys.readouterr().err
+    assert run("--only", "nothing", "--out", "pictures") == 2
+    assert capsys.readouterr().err.startswith("figures: error: only: got 'nothing'")
+    assert run("--only", "minority", "--results", "nowhere") == 2
+    assert "results: got 'nowhere'" in capsys.readouterr().err
 
 
 def test_networks_are_told_apart():

@@ -31,7 +31,6 @@ class Command:
         (["--raised", "os"], 1, "some.tool: error: it went wrong\n"),
         (["--raised", "runtime"], 1, "some.tool: error: it went wrong\n"),
         (["--raised", "stop"], 130, "some.tool: stopped, and can go on\n"),
-        (["--unknown", "1"], 2, "some.tool: error: Unrecognized options: --unknown, 1 (see --help)\n"),
     ],
 )
 def test_what_ends_a_command_decides_its_status(
@@ -42,8 +41,19 @@ def test_what_ends_a_command_decides_its_status(
     assert capsys.readouterr().err == said
 
 
+def test_words_that_cannot_be_parsed_are_named_by_the_parser(
+    capsys: pytest.CaptureFixture[str],
+):
+    with pytest.raises(SystemExit) as ended:
+        run_command(Command, prog="python -m some.tool", args=["--unknown", "1"])
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "--unknown" in captured.err
+
+
 def test_a_reader_that_has_had_enough_is_no_error():
-    """As `head -1` does: the rest of the output has nowhere to go."""
+    """`head -1` closes the pipe after a line: the rest of the output has nowhere to go."""
     run = "lambda: [print('x' * 99) for _ in range(9999)] and 0"
     code = f"from ufm._support.console import guarded; import sys; sys.exit(guarded({run}, 'tool'))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,8 +1,5 @@
-"""Command lines: parsed by tyro, with every complaint on one line, and run with an exit status."""
+"""Command lines: parsed by tyro, run with an exit status."""
 
-import contextlib
-import io
-import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -11,49 +8,67 @@ from typing import Any
 import tyro
 
 
-def parse(form: Any, *, prog: str, description: str | None = None, args: list[str] | None = None) -> Any:
-    """Return the command line as an instance of `form`, a dataclass or a union of them.
+def run_command(
+    form: Any,
+    *,
+    prog: str,
+    description: str | None = None,
+    args: list[str] | None = None,
+    interrupted: str = "interrupted",
+) -> int:
+    """Parse a command line as `form`, call its `run()` and return the exit status.
 
-    prog, description: as in the help. args: the words; those of the process by default.
-    Raises ValueError with what the parser has against the words, in one line; exits after printing help.
-    """
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(form, prog=prog, description=description, args=args)
-    except SystemExit as end:
-        if not end.code:
-            raise
-        # The parser draws a box, or two rules where it cannot: up to the next rule is the complaint, the rest is help.
-        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()[1:]]
-        said = itertools.takewhile(lambda line: not _is_rule(line), itertools.dropwhile(_is_rule, lines))
-        message = " ".join(said).removeprefix("Value error: ")
-        raise ValueError(f"{message} (see --help)") from end
+    Words that cannot be parsed never reach `run()`: tyro prints what is wrong with them on standard error and exits
+    with status 2.
 
+    Parameters
+    ----------
+    form : dataclass type, or union of them
+        What to parse the words as. Its `run()` takes no argument and returns an exit status.
+    prog : str
+        Name of the program in the help, as in "python -m experiments.train".
+    description : str or None
+        Text at the top of the help.
+    args : list of str or None
+        The words; those of the process if None.
+    interrupted : str
+        What to say after Ctrl-C.
 
-def _is_rule(line: str) -> bool:
-    return bool(line) and set(line) <= set("─-╰╯")
-
-
-def run_command(form: Any, *, prog: str, description: str | None = None, interrupted: str = "interrupted") -> int:
-    """Parse the process's command line as `form`, call its `run()` and return the exit status.
-
-    2, with one line on standard error, for bad input; 1 if a file could not be written, or a process or a device
-    failed; 130, saying `interrupted`, for Ctrl-C; else what `run()` returns.
+    Returns
+    -------
+    int
+        What `run()` returns, or the status of what it raises, as in `guarded`.
     """
     name = prog.removeprefix("python -m ")
-    return guarded(lambda: parse(form, prog=prog, description=description).run(), name, interrupted)
+    return guarded(lambda: tyro.cli(form, prog=prog, description=description, args=args).run(), name, interrupted)
 
 
 def guarded(run: Callable[[], int], name: str, interrupted: str = "interrupted") -> int:
-    """Return what `run` returns, or the exit status of what it raises, saying it in one line under `name`."""
+    """Call `run`, and turn what it raises into an exit status and one line on standard error.
+
+    Parameters
+    ----------
+    run : callable
+        Takes no argument and returns an exit status.
+    name : str
+        Name of the program, with which the line begins.
+    interrupted : str
+        What to say after Ctrl-C.
+
+    Returns
+    -------
+    int
+        What `run` returns; 2 for bad input (ValueError); 1 if a file could not be written, or a process or a device
+        failed (OSError, RuntimeError); 130 for Ctrl-C; 0 if the reader of the output stopped reading.
+    """
     try:
         return run()
     except ValueError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # Who reads the output has had enough, as `head` does; what is still buffered has nowhere to go.
+        # The reader, `head` for example, has closed the pipe. Python would fail again when it flushes its buffer at
+        # exit, so the buffer goes to the null device.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, RuntimeError) as error:
