@@ -6,9 +6,10 @@ multiplicity of each column (see `ufm.prox_logsumexp`), so that a label with few
 distinct values.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -123,12 +124,15 @@ class Restoration:
         The prediction that is mixed in; None where the share is 0.
     gain : float
         The mean dual value afterwards is at least (1 - share) times that before, plus `gain`.
+    distance : float
+        An upper bound on the length of target - y, for every label y.
     """
 
     shift: Classes
     share: float = 0.0
     target: Classes | None = None
     gain: float = 0.0
+    distance: float = 0.0
 
     def apply(self, residual: Rows, labels: Rows) -> Rows:
         """Return the moved residuals."""
@@ -294,8 +298,11 @@ class CrossEntropy(Loss):
         derivations/constraints.py
         """
         share = torch.where(mean > 0, mean / (average + mean), 0.0).max().item()
-        still = torch.zeros_like(mean)
-        return Restoration(still, share, average - (1 - share) / share * mean) if share > 0 else Restoration(still)
+        still = Restoration(torch.zeros_like(mean))
+        if share <= 0:
+            return still
+        # Two distributions are at most sqrt(2) apart.
+        return replace(still, share=share, target=average - (1 - share) / share * mean, distance=math.sqrt(2))
 
     def etf_logits(self, labels: Rows, beta: float | Scalar, counts: Rows | None = None) -> Rows:
         """Return the proximal point of log-sum-exp."""

@@ -171,8 +171,7 @@ class Reduced:
         do, so that a lower bound takes the place of the dual value, and an upper one that of the norms:
 
         - The mean dual value D is concave in t, so that D(t) >= t D(1) + (1 - t) D(0).
-        - What `Loss.restoration` mixes in is a share of differences of two distributions, which are at most sqrt(2)
-          long; the triangle inequality then bounds the norms.
+        - `Loss.restoration` bounds the length of what it mixes in; the triangle inequality then bounds the norms.
 
         At an optimum t = 1 and the share is 0, and nothing is lost.
         """
@@ -194,12 +193,13 @@ class Reduced:
         if not bool(torch.isfinite(total).all()):
             return -math.inf
         whole, none, square = figures.tolist()
-        share = 0.0
+        share = mixed = 0.0
         if problem.bias_decay == 0:
             restoration = gram.loss.restoration(mean, average)
             if restoration is None:
                 return -math.inf
             share, shift = restoration.share, restoration.shift
+            mixed = share * restoration.distance
             whole = (1 - share) * whole + restoration.gain
             # Of sum_j pi_j (r_j - shift) (r_j - shift)^T, and of the same with W^T in front.
             cross = torch.outer(mean, shift) + torch.outer(shift, mean) - torch.outer(shift, shift)
@@ -207,11 +207,11 @@ class Reduced:
             mean = torch.zeros_like(mean)
 
         def norm() -> float:
-            return (1 - share) * _root(torch.linalg.eigvalsh(moment)[-1]) + share * math.sqrt(2)
+            return (1 - share) * _root(torch.linalg.eigvalsh(moment)[-1]) + mixed
 
         def conjugate() -> float:
-            mixed = share * math.sqrt(2) * _root(torch.linalg.eigvalsh(gram.matrix)[-1])
-            return ((1 - share) * math.sqrt(max(square, 0.0)) + mixed) ** 2 / (2 * problem.feature_decay)
+            longest = _root(torch.linalg.eigvalsh(gram.matrix)[-1])
+            return ((1 - share) * math.sqrt(max(square, 0.0)) + mixed * longest) ** 2 / (2 * problem.feature_decay)
 
         return dual_bound(problem, DualPoint(lambda t: t * whole + (1 - t) * none, mean, norm, conjugate))
 
