@@ -45,7 +45,7 @@ def save(drawing: Drawing, name: str, out: Path) -> list[Path]:
 
     No date is written, so that the same results give the same files byte for byte.
     """
-    caption = " ".join(f"{drawing.caption} Command: ufm figures --only {name}".split())
+    caption = " ".join(f"{drawing.caption} Command: python -m figures --only {name}".split())
     metadata = {
         ".png": {"Title": drawing.title, "Description": caption},
         ".pdf": {"Title": drawing.title, "Subject": caption, "CreationDate": None},

@@ -67,16 +67,22 @@ class Renamed(CrossEntropy):
     name = "renamed"
 
 
-def test_a_registered_loss_is_solved_and_certified_but_for_an_unpenalised_bias(monkeypatch: pytest.MonkeyPatch):
+def test_a_registered_loss_is_solved_and_certified_with_an_unpenalised_bias_if_it_knows_how(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr(losses, "LOSSES", dict(LOSSES))
-    register_loss(Renamed())
+    loss = Renamed()
+    register_loss(loss)
     targets = ufm.Mixup(3).targets(nodes=4)
     known, own = (ufm.solve(ufm.UFM(targets, 3, 1e-2, 1e-2, name)) for name in ("cross_entropy", "renamed"))
     assert own.objective == known.objective
     assert own.certificate.gap == known.certificate.gap < 1e-8
-    # What is done to the residuals there is proved for the library's own losses only.
     free = ufm.UFM(targets, 3, 1e-2, 1e-2, "renamed", bias_decay=0.0)
+    assert ufm.certify(free, own.classifier, own.features, torch.zeros(3)).gap < 1e-8
+    # Without a proof that the residuals can be restored, nothing is certified, stored or streamed.
+    monkeypatch.setattr(Renamed, "restoration", lambda *_: None)
     assert ufm.certify(free, own.classifier, own.features, torch.zeros(3)).gap == np.inf
+    assert ufm.solve(free, stream=True).certificate.gap == np.inf
     penalised = ufm.UFM(targets, 3, 1e-2, 1e-2, "renamed", bias_decay=0.1)
     assert ufm.certify(penalised, own.classifier, own.features, torch.zeros(3)).gap < 1e-8
 
@@ -87,10 +93,10 @@ def test_register_refuses_what_is_no_loss_and_names_that_are_taken(monkeypatch: 
     class Half:
         name = "half"
 
-    with monkeypatch.context() as patch:
-        patch.setattr("jaxtyping.config.jaxtyping_disable", True)
-        with pytest.raises(ValueError, match=r"loss: got Half without value, residual, .*, expected the members"):
-            register_loss(Half())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(
+        ValueError, match="loss: got Half without value, predict, curvature, dual, expected the members"
+    ):
+        register_loss(Half())
     taken = Renamed()
     taken.name = "cross_entropy"
     with pytest.raises(ValueError, match="loss: got the name 'cross_entropy', which is taken"):

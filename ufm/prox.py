@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_labels, in_kind, to_tensor
-from ufm.kernels import Kernels
 
 _MAX_NEWTON_STEPS = 100
 # omega(x) is exp(x) to rounding below this.
@@ -144,19 +143,6 @@ def _total(x: Tensor, c: Tensor | None) -> Tensor:
     return (x if c is None else c * x).sum(-1, keepdim=True)
 
 
-_kernels: Kernels | None = None
-
-
-def compile_kernels(*, enabled: bool = True) -> None:
-    """Use fused kernels, made by torch.compile, for dense labels from now on; or stop using them.
-
-    The numbers agree to rounding. It pays for many classes and many rows; the first call then takes some twenty
-    seconds and needs a C++ compiler (on a GPU: Triton).
-    """
-    global _kernels  # noqa: PLW0603
-    _kernels = Kernels() if enabled else None
-
-
 class _Prox(torch.autograd.Function):
     """z(y, beta), differentiated through (I + beta (diag p - p p^T)) dz = beta dy + (y - p) dbeta."""
 
@@ -216,14 +202,14 @@ def _solve_prox(y: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
     y, b, c = y.reshape(-1, K), b.reshape(-1, 1), None if c is None else c.reshape(-1, K)
     z = torch.empty_like(y)
     rows = max(1, (_CPU_BLOCK if y.device.type == "cpu" else _GPU_BLOCK) // K)
-    for start in range(0, len(y), rows):
-        block = slice(start, start + rows)
-        _solve_block(y[block], b[block], None if c is None else c[block], z[block])
+    for first in range(0, len(y), rows):
+        block = slice(first, first + rows)
+        z[block] = _solve_block(y[block], b[block], None if c is None else c[block])
     return z
 
 
-def _solve_block(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> None:
-    """Write to `z` the root of the system in (v, tau), v_k = log omega_k, by Newton's method:
+def _solve_block(y: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
+    """Return the root of the system in (v, tau), v_k = log omega_k, by Newton's method:
 
         exp(v_k) + v_k = beta y_k + tau,     sum_k c_k (v_k - tau) = 0.
 
@@ -232,38 +218,80 @@ def _solve_block(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> None:
     logits z = v - tau to sum to zero, rather than omega to sum to beta, cancels the large beta analytically. The last
     step is applied to the logits to first order, which removes the rounding of tau from them.
     """
-    if _kernels is not None and c is None:
-        z.copy_(_kernels.solve(y, b))
-    else:
-        _solve_eagerly(y, b, c, z)
+    phases = _EAGER if c is not None or _compiled is None else _compiled
+    threshold = 0.1 * torch.finfo(y.dtype).eps ** 0.5
+    scaled, tau, v = phases.start(y, b, c)
+    for _ in range(_MAX_NEWTON_STEPS):
+        tau, settled = phases.step(scaled, tau, v, c, threshold)
+        if bool(settled):
+            break
+    z = phases.finish(scaled, tau, v, c)
     flat = ((z if c is None else c.clamp(max=1.0) * z).abs() < _FLAT).all(-1)
     if bool(flat.any()):
         z[flat] = _refine_flat(y[flat], b[flat], None if c is None else c[flat], z[flat])
+    return z
 
 
-def _solve_eagerly(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> None:
-    count = y.shape[-1] if c is None else c.sum(-1, keepdim=True)
+def _start(y: Tensor, b: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return beta y, and where Newton's method starts in tau and v."""
     scaled = b * y
     # By Jensen's inequality tau <= log(beta/K), and omega(x) <= log(1 + e^x): both starts are on the right.
-    tau = (_total(scaled, c) / count).log()
+    tau = (_total(scaled, c) / (y.shape[-1] if c is None else c.sum(-1, keepdim=True))).log()
     x = scaled + tau
-    v = torch.where(x < _EXPONENTIAL_BELOW, x, torch.nn.functional.softplus(x).log())
-    threshold = 0.1 * torch.finfo(y.dtype).eps ** 0.5
-    for _ in range(_MAX_NEWTON_STEPS):
-        omega = v.exp()
-        inverse = (omega + 1).reciprocal_()
-        correction = (scaled + tau).sub_(omega).sub_(v).mul_(inverse)
-        v.add_(correction)
-        slope = _total(omega * inverse, c)
-        step = _total(_logits(scaled, tau, v, omega.addcmul_(omega, correction)), c) / slope
-        tau = tau + step
-        v.addcmul_(inverse, step)
-        if bool((step.abs() <= threshold).all()) and bool((correction.abs() <= threshold).all()):
-            break
+    return scaled, tau, torch.where(x < _EXPONENTIAL_BELOW, x, torch.nn.functional.softplus(x).log())
+
+
+def _step(scaled: Tensor, tau: Tensor, v: Tensor, c: Tensor | None, threshold: float) -> tuple[Tensor, Tensor]:
+    """Take a Newton step, in v in place; return the new tau, and whether no unknown has moved beyond the threshold."""
     omega = v.exp()
-    logits = _logits(scaled, tau, v, omega)
+    inverse = (omega + 1).reciprocal_()
+    correction = (scaled + tau).sub_(omega).sub_(v).mul_(inverse)
+    v.add_(correction)
+    slope = _total(omega * inverse, c)
+    step = _total(_logits(scaled, tau, v, omega.addcmul_(omega, correction)), c) / slope
+    v.addcmul_(inverse, step)
+    settled = (step.abs() <= threshold).all()
+    # A fused kernel has the second test for free; eagerly it is a pass over memory, made only where it can matter.
+    if torch.compiler.is_compiling() or bool(settled):
+        settled = settled & (correction.abs() <= threshold).all()
+    return tau + step, settled
+
+
+def _finish_logits(scaled: Tensor, tau: Tensor, v: Tensor, c: Tensor | None) -> Tensor:
+    """Return the logits, with a last step to first order."""
+    omega = v.exp()
+    z = _logits(scaled, tau, v, omega)
     slope = omega.div_(omega + 1)
-    torch.addcmul(logits, slope, _total(logits, c) / _total(slope, c), value=-1, out=z)
+    return z.addcmul_(slope, _total(z, c) / _total(slope, c), value=-1)
+
+
+@dataclass(frozen=True)
+class _Phases:
+    """The three phases of Newton's method, as they are or compiled."""
+
+    start: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    step: Callable[..., tuple[Tensor, Tensor]]
+    finish: Callable[..., Tensor]
+
+
+_EAGER = _Phases(_start, _step, _finish_logits)
+_compiled: _Phases | None = None
+
+
+def compile_kernels(*, enabled: bool = True) -> None:
+    """Use fused kernels, made by torch.compile, for dense labels from now on; or stop using them.
+
+    It pays for many classes and many rows: one pass over memory a step in the place of a dozen. The numbers agree to
+    rounding. The first call then takes some twenty seconds and needs a C++ compiler (on a GPU: Triton).
+
+    Parameters
+    ----------
+    enabled : bool
+        Whether to use them.
+    """
+    global _compiled  # noqa: PLW0603
+    phases = (torch.compile(phase, dynamic=True) for phase in (_start, _step, _finish_logits))
+    _compiled = _Phases(*phases) if enabled else None
 
 
 def _refine_flat(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> Tensor:

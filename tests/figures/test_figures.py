@@ -165,7 +165,7 @@ def test_files_are_the_same_byte_for_byte_and_carry_their_caption(name: str, tmp
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     with Image.open(tmp_path / "first" / f"{name}.png") as image:
         caption = image.text["Description"]  # pyright: ignore
-    assert caption.endswith(f"Command: ufm figures --only {name}")
+    assert caption.endswith(f"Command: python -m figures --only {name}")
     assert "  " not in caption
     assert b"CreationDate" not in first[1].read_bytes()
 
@@ -184,7 +184,7 @@ def test_every_file_is_the_same_byte_for_byte(tmp_path: Path):
 def test_committed_picture_carries_the_caption_of_today(name: str):
     with Image.open(OUTPUT / f"{name}.png") as image:
         words = image.text  # pyright: ignore
-    said = " ".join(f"{drawn(name).caption} Command: ufm figures --only {name}".split())
+    said = " ".join(f"{drawn(name).caption} Command: python -m figures --only {name}".split())
     if name in ("agreement", "path"):
         # A gap of 1e-11 is rounding, which is not the same on every machine.
         said, words["Description"] = (re.sub(r"gap \S+", "gap", text) for text in (said, words["Description"]))
@@ -228,7 +228,7 @@ def test_committed_gallery_shows_every_figure():
     assert page == gallery(OUTPUT)
     for name in NAMES:
         assert f"({name}.png)" in page
-        assert f"ufm figures --only {name}`" in page
+        assert f"python -m figures --only {name}`" in page
         assert (OUTPUT / f"{name}.pdf").is_file()
     assert {path.stem for path in OUTPUT.iterdir()} == {*NAMES, "README"}
     assert all(path.stat().st_size < 2e6 for path in OUTPUT.iterdir())

@@ -79,7 +79,7 @@ class Training:
     @property
     def predicted_by(self) -> str:
         """Which prediction of a comparison is the theory's for this loss."""
-        return "straight line" if self.loss == "mean_squared_error" else "closed form"
+        return get_loss(self.loss).prediction_name
 
     @property
     def description(self) -> str:

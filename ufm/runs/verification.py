@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ufm._support.arrays import check_integer, check_number
 from ufm.labels.laws import Law
+from ufm.losses import get_loss
 from ufm.runs.claims import Claim, ClaimKind
 from ufm.solvers import Message, Solution, solve
 from ufm.solvers.problem import UFM
@@ -83,7 +84,7 @@ def verify(
     K = law.num_classes
     check_integer("dim", dim, minimum=K - 1)
     check_number("tol", tol, above=0)
-    if bias_decay and loss == "mean_squared_error":
+    if bias_decay and get_loss(loss).own_bias(K):
         raise ValueError(
             f"bias_decay: got {bias_decay} with {loss}, whose closed form has a bias without penalty; use 0"
         )

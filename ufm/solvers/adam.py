@@ -15,8 +15,18 @@ from ufm.solvers.fixed_step import FixedStep, fixed_steps
 class Adam(FixedStep, FirstOrder):
     """PyTorch's Adam, on the full batch or on fresh batches of targets; see `FixedStep`.
 
-    betas: in [0, 1). epsilon: > 0.
-    Source: D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+    Attributes
+    ----------
+    learning_rate, schedule, batch_size
+        As in `FixedStep`.
+    betas : pair of float
+        Decay rates of the averages of gradient and squared gradient, in [0, 1).
+    epsilon : float
+        > 0, added to the root of the averaged square.
+
+    References
+    ----------
+    D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
     """
 
     name = "adam"

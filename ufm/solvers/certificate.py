@@ -1,6 +1,7 @@
 """How far any (W, H, b) can be from the global optimum: stationarity residuals, duality gap, error bounds."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,15 +16,28 @@ from ufm.solvers.problem import UFM, Evaluation
 class Certificate:
     """What is proved about a point of a `UFM`.
 
-    objective: F. lower_bound: a value that F cannot fall below, anywhere; minus infinity where no proof is known for
-    the problem at this point ("no certificate"). gap: objective - lower_bound; zero at a global optimum, up to
-    rounding, if the bound is tight there; infinite without a certificate. gradient_norm: norm of the gradient over
-    classifier (unless fixed), features scaled by sqrt(pi) and bias, within their constraints. classifier_residual,
-    feature_residual, bias_residual: its parts, None for what is fixed or absent. relative_gradient: gradient_norm over
-    the norms of the penalties' and the loss's gradients, which cancel at a stationary point. feature_error: for a fixed
-    classifier and free features without bias, a bound on max_j ||h_j - h_j*||; otherwise None. balancedness: for free
-    classifier and features, ||lambda_W W^T W - lambda_H sum_j pi_j h_j h_j^T||_F over the sum of both norms, which
-    vanishes at every stationary point; otherwise None.
+    Attributes
+    ----------
+    objective : float
+        F at the point.
+    lower_bound : float
+        A value that F cannot fall below, anywhere. Minus infinity where no proof is known for the problem at this
+        point ("no certificate").
+    gap : float
+        objective - lower_bound. Zero at a global optimum, up to rounding, if the bound is tight there; infinite without
+        a certificate.
+    gradient_norm : float
+        Norm of the gradient over classifier (unless fixed), features scaled by sqrt(pi) and bias, within their
+        constraints.
+    relative_gradient : float
+        gradient_norm over the norms of the penalties' and the loss's gradients, which cancel at a stationary point.
+    classifier_residual, feature_residual, bias_residual : float or None
+        The parts of gradient_norm; None for what is fixed or absent.
+    feature_error : float or None
+        For a fixed classifier and free features without bias, a bound on max_j ||h_j - h_j*||; otherwise None.
+    balancedness : float or None
+        For free classifier and features, ||lambda_W W^T W - lambda_H sum_j pi_j h_j h_j^T||_F over the sum of both
+        norms, which vanishes at every stationary point; otherwise None.
     """
 
     objective: float
@@ -49,24 +63,62 @@ def certify(
     features: Float[Array, "N d"],
     bias: Float[Array, "K"] | None = None,
 ) -> Certificate:
-    """Return the certificate of classifier W (K, d), features H (N, d) and, where there is one, bias b (K,).
+    r"""Return the certificate of a point: objective, lower bound, gap and gradient.
 
-    Free classifier: with G of columns sqrt(pi_j) (prediction_j - y_j), s = ||G||_2 and
-    t = min(1, sqrt(lambda_W lambda_H)/s), the point t G is feasible for the dual of the nuclear-norm relaxation, so
-    F* >= sum_j pi_j dual(t (prediction_j - y_j)): for cross entropy the mean entropy of t p_j + (1-t) y_j. The bound
-    holds for every d, and is tight at the optimum if d >= min(K, N). An unpenalised bias asks in addition that
-    sum_j pi_j (prediction_j - y_j) = 0, to which G is corrected; a penalised one subtracts its conjugate.
-    Nonnegative features: the same bound holds, and is not tight in general. A fixed norm of the features or of the
-    classifier's rows enters by a Lagrange multiplier in the place of its penalty; no certificate if that is not
-    positive.
+    Parameters
+    ----------
+    problem : UFM
+        The problem.
+    classifier : (K, d) array
+        W.
+    features : (N, d) array
+        H, one row per target.
+    bias : (K,) array, optional
+        b, where the problem has one.
+
+    Returns
+    -------
+    Certificate
+        What is proved about the point.
+
+    Raises
+    ------
+    ValueError
+        For arrays of the wrong shape or with NaN, a classifier other than the fixed one, or a point outside the
+        constraints.
+
+    Notes
+    -----
+    Free classifier: let G have the columns :math:`\sqrt{\pi_j} (p_j - y_j)`, prediction less label, and let
+    :math:`s = \|G\|_2` and :math:`t = \min(1, \sqrt{\lambda_W \lambda_H} / s)`. Then t G is feasible for the dual of
+    the nuclear-norm relaxation, so that
+
+    .. math:: F^* \ge \sum_j \pi_j D_j(t (p_j - y_j)),
+
+    with D_j minus the conjugate of the loss: for cross entropy the mean entropy of t p_j + (1-t) y_j. The bound holds
+    for every d, and is tight at the optimum if d >= min(K, N). A penalised bias subtracts its conjugate. An unpenalised
+    one asks in addition that the residuals average to zero, to which G is corrected; there is no certificate for a loss
+    that does not know how (`Loss.restoration`). Nonnegative features: the same bound holds, and is not tight in
+    general. A fixed norm of the features or of the classifier's rows enters by a Lagrange multiplier in the place of
+    its penalty; no certificate if that is not positive.
 
     Fixed classifier: the bound is Fenchel's, target by target. Without bias and constraint the gap is exactly
-    sum_j pi_j ||g_j||^2 / (2 lambda_H) with g_j = W^T (prediction_j - y_j) + lambda_H h_j, and by strong convexity
-    ||h_j - h_j*|| <= ||g_j|| / lambda_H.
+    :math:`\sum_j \pi_j \|g_j\|^2 / (2 \lambda_H)` with :math:`g_j = W^\top (p_j - y_j) + \lambda_H h_j`, and by strong
+    convexity :math:`\|h_j - h_j^*\| \le \|g_j\| / \lambda_H`.
 
-    Raises ValueError for arrays of the wrong shape or with NaN, a classifier other than the fixed one, or a point
-    outside the constraints.
-    Source: derivations/duality_gap.py, uniqueness.py and constraints.py.
+    References
+    ----------
+    derivations/duality_gap.py, uniqueness.py and constraints.py
+
+    Examples
+    --------
+    >>> import ufm
+    >>> law = ufm.Mixup(3)
+    >>> optimum, targets = ufm.joint_optimum(law, 0.01, 0.01, nodes=4), law.targets(nodes=4)
+    >>> features = optimum.response(targets.labels).features
+    >>> certificate = ufm.certify(ufm.UFM(targets, 3, 0.01, 0.01), optimum.classifier(), features)
+    >>> abs(certificate.gap) < 1e-12
+    True
     """
     w, h = to_tensor("classifier", classifier, ndim=2), to_tensor("features", features, ndim=2)
     expected = (problem.targets.num_classes, problem.dim)
@@ -85,7 +137,7 @@ def certify(
     if b is not None and b.shape != w.shape[:1]:
         raise ValueError(f"bias: got shape {tuple(b.shape)}, expected {tuple(w.shape[:1])}")
     local = problem.to(w.device, dtype)
-    if local.classifier is not None and not torch.equal(to_tensor("classifier", local.classifier), w):
+    if local.classifier is not None and not torch.equal(torch.as_tensor(local.classifier), w):
         raise ValueError("classifier: got a matrix that is not the problem's fixed classifier, expected that one")
     _check_constraints(local, w, h)
     # Within the tolerance of that check, the bound would be as far off as the norms.
@@ -188,46 +240,114 @@ def _fixed_gap(problem: UFM, evaluation: Evaluation, squares: Tensor) -> tuple[f
 
 def _lower_bound(problem: UFM, evaluation: Evaluation) -> float:
     """Return a lower bound on F over all classifiers and features of the problem; minus infinity if none is known."""
-    root = problem.targets.weights.sqrt().unsqueeze(-1)
-    g, constant = evaluation.scaled_residual, 0.0
+    weights, labels = problem.targets.weights, problem.targets.labels
+    root = weights.sqrt().unsqueeze(-1)
+    g = evaluation.scaled_residual
     if not math.isfinite(evaluation.objective.item()):
         return -math.inf
     if problem.bias_decay == 0:
-        if problem.loss not in _WITHOUT_MEAN:
+        residual = g / root
+        restoration = problem.loss_function.restoration(weights @ residual, weights @ labels)
+        if restoration is None:
             return -math.inf
-        g = _without_mean(problem, g / root) * root
-    mean = g.T @ root.squeeze(-1)
+        g = restoration.apply(residual, labels) * root
     if not bool(torch.isfinite(g).all()):
         return -math.inf
+    point = DualPoint(
+        dual=lambda t: (weights @ problem.loss_function.dual(t * g / root, labels)).item(),
+        mean=g.T @ root.squeeze(-1),
+        norm=lambda: torch.linalg.eigvalsh(g.T @ g)[-1].clamp(min=0).sqrt().item(),
+        conjugate=lambda: _fixed_conjugate(problem, g @ torch.as_tensor(problem.classifier)),
+    )
+    return dual_bound(problem, point, *_multipliers(problem, evaluation))
+
+
+def _multipliers(problem: UFM, evaluation: Evaluation) -> tuple[tuple[float, float], float]:
+    """Return what stands for lambda_W and lambda_H in the bound of a free classifier, and the constant that it adds.
+
+    Where a norm is fixed, ||w_k|| = m say, (lambda_W/2) ||W||_F^2 equals (mu/2) ||W||_F^2 + (lambda_W - mu)/2 K m^2 for
+    every mu; dropping the constraint then gives a lower bound for every mu > 0. The mu that makes the gradient
+    orthogonal to the rows, on average, is the constraint's Lagrange multiplier at an optimum, where the bound is tight.
+    """
+    constant, found = 0.0, []
+    for decay, norm, rows, gradient in (
+        (problem.weight_decay, problem.row_norm, evaluation.classifier, evaluation.classifier_gradient),
+        (problem.feature_decay, problem.feature_norm, evaluation.scaled_features, evaluation.feature_gradient),
+    ):
+        multiplier = decay
+        if problem.classifier is None and norm is not None:
+            total = rows.square().sum().item()
+            multiplier = decay - (rows * gradient).sum().item() / total
+            constant += (decay - multiplier) / 2 * total
+        found.append(multiplier)
+    return (found[0], found[1]), constant
+
+
+@dataclass(frozen=True)
+class DualPoint:
+    """What the lower bound needs to know of residuals r_j, one for each target, which lie in the conjugate's domain.
+
+    Attributes
+    ----------
+    dual : callable
+        t -> sum_j pi_j D_j(t r_j), or less, for t in [0, 1].
+    mean : (K,) tensor
+        sum_j pi_j r_j; zero where the problem has an unpenalised bias.
+    norm : callable
+        () -> the spectral norm of the rows sqrt(pi_j) r_j, or more. Called for a free classifier.
+    conjugate : callable
+        () -> the conjugate of the features' penalty and constraint at W^T r_j, or more. Called for a fixed classifier.
+    """
+
+    dual: Callable[[float], float]
+    mean: Float[Tensor, "K"]
+    norm: Callable[[], float]
+    conjugate: Callable[[], float]
+
+
+def dual_bound(
+    problem: UFM, point: DualPoint, decays: tuple[float, float] | None = None, constant: float = 0.0
+) -> float:
+    """Return the lower bound on F that residuals prove; minus infinity if they prove none.
+
+    Parameters
+    ----------
+    problem : UFM
+        The problem.
+    point : DualPoint
+        The residuals, or what is known of them.
+    decays : pair of float, optional
+        What stands for lambda_W and lambda_H with a free classifier; by default these.
+    constant : float
+        What is added to the bound.
+
+    Notes
+    -----
+    For any residuals r_j the loss is at least its tangent plane, loss(z, y_j) >= z.r_j + D_j(r_j). What is then left to
+    minimise is the penalties plus a linear function of the unknowns.
+
+    With a free classifier that is (lambda_W/2) ||W||_F^2 + (lambda_H/2) ||H||_F^2 + <W H, G>. It is bounded below, by
+    zero, exactly if ||G||_2 <= sqrt(lambda_W lambda_H), and scaling the residuals by t makes it so. At an optimum t = 1
+    attains the bound; so t is taken as large as is allowed, up to 1. With a fixed classifier every t is allowed, t = 1
+    is taken, and the minimum over the features is minus a conjugate. Likewise (lambda_b/2) ||b||^2 + b.m is at least
+    -||m||^2 / (2 lambda_b) for the mean residual m; a bias without penalty asks for m = 0.
+    """
+    t = 1.0
     if problem.classifier is not None:
-        penalised = _fixed_conjugate(problem, g @ to_tensor("classifier", problem.classifier))
-        constant = problem.weight_decay / 2 * evaluation.classifier.square().sum().item() - penalised
-        t = 1.0
+        penalty = problem.weight_decay / 2 * torch.as_tensor(problem.classifier).square().sum().item()
+        constant += penalty - point.conjugate()
     else:
-        decays = []
-        for decay, norm, rows, gradient in (
-            (problem.weight_decay, problem.row_norm, evaluation.classifier, evaluation.classifier_gradient),
-            (problem.feature_decay, problem.feature_norm, evaluation.scaled_features, evaluation.feature_gradient),
-        ):
-            if norm is not None:
-                # The multiplier that makes the gradient orthogonal to the rows, on average, takes the penalty's place.
-                total = rows.square().sum().item()
-                multiplier = decay - (rows * gradient).sum().item() / total
-                constant += (decay - multiplier) / 2 * total
-                decays.append(multiplier)
-            else:
-                decays.append(decay)
-        if min(decays) <= 0:
+        first, second = (problem.weight_decay, problem.feature_decay) if decays is None else decays
+        if min(first, second) <= 0:
             return -math.inf
-        s = torch.linalg.eigvalsh(g.T @ g)[-1].clamp(min=0).sqrt().item()
-        radius = math.sqrt(decays[0] * decays[1])
-        t = 1.0 if s <= radius else radius / s
+        norm, radius = point.norm(), math.sqrt(first * second)
+        t = 1.0 if norm <= radius else radius / norm
     if problem.bias_decay:
-        constant -= (t * mean).square().sum().item() / (2 * problem.bias_decay)
+        constant -= (t * point.mean).square().sum().item() / (2 * problem.bias_decay)
+    # A bias of the user's replaces the loss's own, which the loss's conjugate counts in.
     if problem.has_bias:
-        constant += problem.offset * t * mean.sum().item()
-    values = problem.loss_function.dual(t * g / root, problem.targets.labels)
-    return (problem.targets.weights @ values).item() + constant
+        constant += problem.offset * t * point.mean.sum().item()
+    return point.dual(t) + constant
 
 
 def _fixed_conjugate(problem: UFM, u: Tensor) -> float:
@@ -238,30 +358,3 @@ def _fixed_conjugate(problem: UFM, u: Tensor) -> float:
     lengths = torch.linalg.vector_norm(u, dim=-1)
     linear = problem.feature_norm * (problem.targets.weights.sqrt() @ lengths).item()
     return linear - problem.feature_decay / 2 * problem.feature_norm**2
-
-
-# Losses for which residuals that average to zero are known to be feasible, as an unpenalised bias asks for.
-_WITHOUT_MEAN = ("cross_entropy", "mean_squared_error")
-
-
-def _without_mean(problem: UFM, residual: Tensor) -> Tensor:
-    """Return residuals near the given ones that average to zero and are feasible for the loss's conjugate."""
-    weights, labels = problem.targets.weights, problem.targets.labels
-    mean = weights @ residual
-    if problem.loss == "mean_squared_error":
-        return residual - mean
-    # q = y + residual is mixed with the one distribution u that makes its average that of the labels.
-    average = weights @ labels
-    share = restoring_share(mean, average)
-    if share <= 0:
-        return residual
-    u = average - (1 - share) / share * mean
-    return (1 - share) * residual + share * (u - labels)
-
-
-def restoring_share(mean: Tensor, average: Tensor) -> float:
-    """Return the least share of one distribution in predictions that takes the mean residual (K,) out of them.
-
-    average (K,): that of the labels. Source: derivations/constraints.py.
-    """
-    return torch.where(mean > 0, mean / (average + mean), 0.0).max().item()

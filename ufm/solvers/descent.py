@@ -14,10 +14,17 @@ SUFFICIENT_DECREASE = 0.1
 
 @dataclass(frozen=True)
 class State:
-    """One iterate: the point (n,), the gradient (n,), and as `figures` (2,) the objective and the gradient's norm.
+    """One iterate.
 
-    The norm is that of the gradient within the constraints. Figures stay on their device until they are asked for, so
-    that a method with fixed steps need not wait for them.
+    Attributes
+    ----------
+    point : (n,) tensor
+        The unknowns.
+    gradient : (n,) tensor
+        The gradient there.
+    figures : (2,) tensor
+        The objective, and the norm of the gradient within the constraints. They stay on their device until they are
+        read, so that a method with fixed steps need not wait for them.
     """
 
     point: Float[Tensor, "n"]
@@ -71,12 +78,22 @@ States = Iterator[State]
 def accepts(start: State, trial: State, slope: float, trial_slope: float, step: float) -> bool:
     """Return whether a step gives enough descent, also where differences of the objective are all rounding.
 
-    slope, trial_slope: directional derivatives at both ends. Armijo's condition, where the decrease that it asks for
-    can be measured, or else the approximate Wolfe condition, which judges by slopes and asks of the objective only
-    that it does not rise beyond its rounding.
+    Armijo's condition decides where the decrease that it asks for can be measured. Elsewhere the approximate Wolfe
+    condition does, which judges by slopes and asks of the objective only that it does not rise beyond its rounding.
 
-    Source: W. W. Hager and H. Zhang, "A new conjugate gradient method with guaranteed descent and an efficient line
-    search", SIAM J. Optim. 16 (2005), eqs. (4.1) to (4.3).
+    Parameters
+    ----------
+    start, trial : State
+        Both ends of the step.
+    slope, trial_slope : float
+        Directional derivatives there.
+    step : float
+        The step's length.
+
+    References
+    ----------
+    W. W. Hager and H. Zhang, "A new conjugate gradient method with guaranteed descent and an efficient line search",
+    SIAM J. Optim. 16 (2005), eqs. (4.1) to (4.3).
     """
     decrease = -SUFFICIENT_DECREASE * step * slope
     rounding = abs(start.objective) * (1e-13 if start.point.element_size() == 8 else 1e-5)
@@ -87,9 +104,9 @@ def accepts(start: State, trial: State, slope: float, trial_slope: float, step: 
 
 
 def backtrack(objective: Objective, state: State, direction: Tensor, step: float) -> tuple[State, float] | None:
-    """Return the first acceptable state among P(x + t direction), t = step, step/2, ..., with its t; None if none is.
+    """Return the first acceptable state among P(x + t direction), t = step, step/2, ..., and its t; None if none is.
 
-    Slopes are taken along the way really gone, so that the bounds' projection P may bend it.
+    P projects onto the bounds. Slopes are taken along P(x + t direction) - x, as the projection may bend the way.
     """
     while step >= 1e-20:
         point = objective.project(state.point + step * direction)

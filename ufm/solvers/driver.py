@@ -17,16 +17,16 @@ from ufm.solvers.adam import Adam
 from ufm.solvers.certificate import Certificate
 from ufm.solvers.gradient_descent import GradientDescent
 from ufm.solvers.lbfgs import LBFGS
-from ufm.solvers.method import Iterate, Method, Point, Run, constrained, random_start
+from ufm.solvers.method import Iterate, Method, Point, SolveOptions, constrained, random_start
 from ufm.solvers.momentum import Momentum
 from ufm.solvers.newton import Newton
 from ufm.solvers.problem import UFM
 from ufm.solvers.reduced import join_processes
 from ufm.solvers.solution import History, Message, Solution
-from ufm.solvers.trace import Measures
+from ufm.solvers.trace import Trace
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Newton, LBFGS, GradientDescent, Momentum, Adam)}
-# How many iterations of a method with fixed steps go by between two looks at its figures on a GPU.
+# Iterations of a method with fixed steps between two readings of objective and gradient norm, which wait for the GPU.
 _GPU_CHECK_EVERY = 20
 
 
@@ -49,23 +49,61 @@ def solve(
 ) -> Solution:
     """Minimise a `UFM` directly, from a random start, without any use of its joint closed form.
 
-    method: "newton", "lbfgs", "gradient_descent", "momentum" or "adam", or one of `Newton`, `LBFGS`, ... with settings
-    of its own. "newton" eliminates the features, which have to be free for it. tol: on the gradient norm (see
-    `Certificate`). gap_tol: on the certified gap over the objective. The solve has converged once what is given is
-    reached; where neither is, tol is 1e-10 in float64 and 1e-5 in float32. max_iter: limit on iterations. seed: of the
-    Gaussian start. start: a solution to resume from, whose history the new one continues, or a `Point` of one's own;
-    features that it does not hold, and the method needs, are drawn. A method starts anew from that point: momentum,
-    schedules and curvature pairs are not carried over. A classifier of zeros is a stationary point, where a solve with
-    `tol` ends at once; its certificate says what that is worth. device: "auto" takes a CUDA
-    GPU if there is one. stream: hold one block of targets at a time and store no features ("newton" only).
-    distributed: share the targets out among the processes that torchrun started, every one of which makes this same
-    call and gets the same solution, without features ("newton" only). record: record history every so many iterations;
-    0 records the first and last only. progress: show a progress bar on the terminal.
+    Parameters
+    ----------
+    problem : UFM
+        What to minimise.
+    method : str or Method
+        "newton", "lbfgs", "gradient_descent", "momentum" or "adam", or one of `Newton`, `LBFGS`, ... with settings of
+        its own. "newton" eliminates the features, which have to be free for it.
+    tol : float, optional
+        Tolerance > 0 on the gradient norm (see `Certificate`). Where neither `tol` nor `gap_tol` is given, 1e-10 in
+        float64 and 1e-5 in float32.
+    gap_tol : float, optional
+        Tolerance > 0 on the certified gap over the objective. The solve has converged once every tolerance that is
+        given is reached.
+    max_iter : int
+        Limit >= 0 on iterations.
+    seed : int
+        Of the Gaussian start.
+    start : Solution or Point, optional
+        A solution to resume from, whose history the new one continues, or a point of your own. Features that the method
+        needs and the start does not hold are drawn. The method starts anew from there: momentum, schedules and
+        curvature pairs are not carried over. A classifier of zeros is a stationary point, where a solve with `tol` ends
+        at once; its certificate says what that is worth.
+    dtype : torch.dtype
+        torch.float64 or torch.float32.
+    device : torch.device or str
+        "auto" takes a CUDA GPU if there is one.
+    stream : bool
+        Whether to hold one block of targets at a time and store no features ("newton" only).
+    distributed : bool
+        Whether to share the targets out among the processes that torchrun started ("newton" only). Every one of them
+        makes this same call and gets the same solution, without features.
+    record : int
+        Record the history every so many iterations; 0 records the first and last only.
+    progress : bool
+        Whether to show a progress bar on the terminal.
 
-    A solve that does not converge returns its best point with `converged` False and the reason in `message`; Ctrl-C
-    likewise once there is a first iterate, but for a distributed solve, which it ends. Raises ValueError for an unknown
-    method, arguments out of range or a combination that the method does not support; RuntimeError if another process of
-    a distributed solve ends.
+    Returns
+    -------
+    Solution
+        The point with its certificate. A solve that does not converge returns its best point with `converged` False and
+        the reason in `message`. So does one that Ctrl-C interrupts after its first iterate, unless it is distributed.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, arguments out of range, or a combination that the method does not support.
+    RuntimeError
+        If another process of a distributed solve ends.
+
+    Examples
+    --------
+    >>> import ufm
+    >>> solution = ufm.solve(ufm.UFM(ufm.Mixup(3).targets(nodes=4), 3, 0.01, 0.01))
+    >>> solution.converged, abs(solution.certificate.relative_gap) < 1e-9
+    (True, True)
     """
     chosen = _method(method)
     if dtype not in (torch.float32, torch.float64):
@@ -76,23 +114,24 @@ def solve(
     check_integer("seed", seed, minimum=0, maximum=2**63 - 1)
     # A resumed solve draws other batches than the ones that it follows.
     batches = seed + (start.iterations if isinstance(start, Solution) else 0)
-    run = Run(max_iter, batches, rules.tol or 1e-3 * (rules.gap_tol or 0.0), stream, distributed, start is not None)
-    chosen.check(problem, run)
+    method_tol = rules.tol or 1e-3 * (rules.gap_tol or 0.0)
+    options = SolveOptions(max_iter, batches, method_tol, stream, distributed, start is not None)
+    chosen.check(problem, options)
     if distributed:
         join_processes()
     local = problem.to(_device(device, distributed=distributed), dtype)
     if isinstance(local.targets, PairTargets) and not (stream or distributed):
         local = dataclasses.replace(local, targets=local.targets.written_out())
-    point = random_start(local, seed, features=chosen.name != "newton")
+    point = random_start(local, seed, features=chosen.needs_features)
     earlier = start if isinstance(start, Solution) else None
     if start is not None:
         point = _given(local, start, point)
-    recorder = _Recorder(Measures(local), earlier)
+    recorder = _Recorder(Trace(local), earlier)
     check_every = _GPU_CHECK_EVERY if chosen.fixed and local.targets.weights.is_cuda else 1
 
     with progress_bar(max_iter, chosen.name, unit="iterations", enabled=progress) as bar:
-        loop = _Loop(rules, recorder, run, record, check_every, bar)
-        loop.run(chosen.iterate(local, point, run))
+        loop = _Loop(rules, recorder, options, record, check_every, bar)
+        loop.run(chosen.iterate(local, point, options))
     seconds = recorder.seconds()
     certificate = recorder.add(loop.iteration, loop.chosen)
     message = loop.message
@@ -120,10 +159,10 @@ class _Loop:
     """The iterations of one solve, and which iterate it ends with: the last if converged, else the lowest."""
 
     def __init__(
-        self, rules: "_Rules", recorder: "_Recorder", run: Run, record: int, check_every: int, bar: tqdm
+        self, rules: "_Rules", recorder: "_Recorder", options: SolveOptions, record: int, check_every: int, bar: tqdm
     ) -> None:
         self.rules, self.recorder, self.bar, self.rounding = rules, recorder, bar, rules.rounding
-        self.max_iter, self.distributed = run.max_iter, run.distributed
+        self.max_iter, self.distributed = options.max_iter, options.distributed
         self.record, self.check_every = record, check_every
         self.message, self.iterations = Message.STALLED, 0
         self.best: tuple[Iterate, int] | None = None
@@ -257,8 +296,8 @@ def _device(device: torch.device | str, *, distributed: bool) -> torch.device:
 class _Recorder:
     """The history; its clock stands still while it records."""
 
-    def __init__(self, measures: Measures, start: Solution | None) -> None:
-        self.measures = measures
+    def __init__(self, trace: Trace, start: Solution | None) -> None:
+        self.trace = trace
         self.begin = time.perf_counter() - (0.0 if start is None else start.seconds)
         self.offset = 0 if start is None else start.iterations
         self.rows: list[dict[str, float | np.ndarray]] = []
@@ -276,10 +315,10 @@ class _Recorder:
             "gradient_norm": certificate.gradient_norm,
             "gap": certificate.gap,
         }
-        self.rows.append({**row, **self.measures.of(iterate.point())})
+        self.rows.append({**row, **self.trace.of(iterate.point())})
         self.begin = time.perf_counter() - seconds
         return certificate
 
     def history(self) -> History:
         columns = {name: np.array([row[name] for row in self.rows]) for name in self.rows[0]}
-        return History(**columns, lam=self.measures.lam)
+        return History(**columns, lam=self.trace.lam)

@@ -1,9 +1,14 @@
 """Eliminating the features: the optimal response of a block of targets to a classifier's Gram matrix M = W W^T.
 
-Each target's features are h = W^T a with a dual vector a, so that only a (K numbers a target) and M occur, whatever the
-feature dimension. At the optimal response a = -residual/lambda_H.
+At the optimum of one target, lambda_H h = -W^T (prediction - y): its features lie in the row space of W. So each
+target's features are written h = W^T a with a dual vector a of K numbers, and only a and M occur in what follows,
+whatever the feature dimension. The logits are M a + offset, and the optimal a is -(prediction - y)/lambda_H.
 
-Source: derivations/elimination.py.
+The gradient in h is W^T (residual + lambda_H a). Newton's step from a solves, with S the loss's Hessian in the logits,
+
+    (lambda_H + S M) change = -(residual + lambda_H a),
+
+up to what M maps to zero, which the features do not see. See derivations/elimination.py.
 """
 
 from dataclasses import dataclass
@@ -19,15 +24,26 @@ _MAX_INNER_STEPS = 200
 _SHORTEST_STEP = 1e-12
 # Fraction of the gradient that a Newton step may leave.
 _FORCING = 0.01
-# Rows that have ended are left out once no more than this fraction is still at work.
+# Finished rows are dropped once no more than this fraction is still at work.
 _COMPACT = 0.75
 
 
 @dataclass(frozen=True)
 class Gram:
-    """What the response of every target depends on: M (K, K), the logits' offset (K,), lambda_H and the loss.
+    """What the response of every target depends on.
 
-    check_every: how many inner iterations go by between two looks at their figures, which on a GPU wait for it.
+    Attributes
+    ----------
+    matrix : (K, K) tensor
+        M = W W^T.
+    offset : (K,) tensor
+        What is added to M a: the bias, less the loss's own.
+    feature_decay : float
+        lambda_H.
+    loss : Loss
+        The loss.
+    check_every : int
+        Inner iterations between two tests of convergence, each of which waits for a GPU.
     """
 
     matrix: Float[Tensor, "K K"]
@@ -46,8 +62,16 @@ class Gram:
 class Duals:
     """Responses of a block of targets.
 
-    dual (n, K): a. logits (n, K): M a + offset. prediction (n, K): of the loss. squared_residual (n,): the squared
-    norm of the gradient in the features, ||W^T (residual + lambda_H a)||^2.
+    Attributes
+    ----------
+    dual : (n, K) tensor
+        a.
+    logits : (n, K) tensor
+        M a + offset.
+    prediction : (n, K) tensor
+        The loss's prediction at these logits.
+    squared_residual : (n,) tensor
+        The squared norm of the gradient in the features, ||W^T (residual + lambda_H a)||^2.
     """
 
     dual: Float[Tensor, "n K"]
@@ -78,9 +102,27 @@ def linear_response(
 ) -> Float[Tensor, "n K"]:
     """Return x with (lambda_H + S M) x = S right for each row, S the loss's Hessian in the logits.
 
-    threshold (n, 1): where the square of the remaining residual in the preconditioner's norm may end. With x = S w it
-    is the symmetric system (lambda_H S + S M S) w = S right, solved by conjugate gradients with
-    S (lambda_H + scale S) for its preconditioner, which is exact for a simplex ETF and costs no matrix product.
+    Parameters
+    ----------
+    gram : Gram
+        M, lambda_H and the loss.
+    curvature : Curvature
+        S.
+    right : (n, K) tensor
+        The right-hand sides.
+    threshold : (n, 1) tensor
+        Where the square of the remaining residual in the preconditioner's norm may end.
+
+    Returns
+    -------
+    (n, K) tensor
+        x.
+
+    Notes
+    -----
+    The system is not symmetric; with x = S w it is (lambda_H S + S M S) w = S right, which is, and is solved by
+    conjugate gradients. For a simplex ETF, M is a multiple of the centring projection, scale say, and S (lambda_H +
+    scale S) is the matrix itself: as a preconditioner it is then exact, is near otherwise, and costs no matrix product.
     """
     decay, scale = gram.feature_decay, gram.scale
     # What S does not see would come out of the resolvent magnified by 1/lambda_H, and its rounding with it.
@@ -110,20 +152,33 @@ def linear_response(
 
 
 def response(gram: Gram, labels: Float[Tensor, "n K"], start: Float[Tensor, "n K"], tolerance: float) -> Duals:
-    """Return the optimal duals of a block of targets, by Newton's method from `start`.
+    """Return the optimal duals of a block of targets, by Newton's method.
 
-    A row ends when its gradient's norm is at most `tolerance`, or no step shortens it any more. A step that does not
-    shorten the gradient of its row is shortened: along Newton's direction the gradient's norm falls.
+    Parameters
+    ----------
+    gram : Gram
+        What the targets respond to.
+    labels : (n, K) tensor
+        Their labels.
+    start : (n, K) tensor
+        The duals to start from.
+    tolerance : float
+        A row ends when its gradient's norm is at most this, or when no step shortens the gradient any more.
+
+    Notes
+    -----
+    A step that does not shorten the gradient of its row is tried again at a quarter of its length: along Newton's
+    direction the norm of the gradient falls at first.
     """
     decay = gram.feature_decay
     floor = (4 * torch.finfo(labels.dtype).eps) ** 2 * gram.matrix.diagonal().sum()
     limit = floor.clamp(min=tolerance**2)
     found, image = _state(gram, labels, start)
-    # The rows still at work, their state, and the length of their next step.
+    # The rows still at work (None for all), their state, and the length of their next step.
     rows, here, step = None, found, torch.ones_like(labels[:, :1])
     for i in range(_MAX_NEWTON_STEPS):
         active = (here.squared_residual > limit) & (step.squeeze(-1) > _SHORTEST_STEP)
-        # The features do not see what of a start M maps to zero; a step sets it right.
+        # A start may be wrong by what M maps to zero. The features do not see it, but one step corrects it.
         active |= i == 0
         count = int(active.sum())
         if count == 0:

@@ -10,15 +10,26 @@ from torch import Tensor
 
 from ufm.solvers.certificate import Certificate, certify_evaluation, feature_direction, row_direction
 from ufm.solvers.descent import Objective, State, States
-from ufm.solvers.method import Point, Run
+from ufm.solvers.method import Point, SolveOptions
 from ufm.solvers.problem import UFM, Evaluation
 
 
 class FirstOrder:
-    """A method that needs the objective and its gradient only: every problem is supported, streaming is not."""
+    """A method that needs the objective and its gradient only: every problem is supported, streaming is not.
+
+    A subclass is a method once it has a `name` and `states`.
+
+    Attributes
+    ----------
+    name : str
+        What the method is called.
+    batch_size : int, optional
+        Number of targets in a batch, for methods that use batches.
+    """
 
     name: str
     batch_size: int | None = None
+    needs_features = True
 
     @property
     def fixed(self) -> bool:
@@ -26,22 +37,22 @@ class FirstOrder:
         return False
 
     def states(self, objective: Objective, start: Tensor, max_iter: int) -> States:
-        """Yield the iterates of the method on `objective`."""
+        """Yield the iterates of the method on `objective`, the start first; end where no step lowers it any more."""
         raise NotImplementedError
 
-    def check(self, problem: UFM, run: Run) -> None:
-        """Raise ValueError for a way to run that needs the features eliminated."""
+    def check(self, problem: UFM, options: SolveOptions) -> None:
+        """Raise ValueError for options that need the features eliminated."""
         for word in ("stream", "distributed"):
-            if getattr(run, word):
+            if getattr(options, word):
                 raise ValueError(
                     f"{word}: got True with the method {self.name!r}, which stores every target's features; "
                     "expected the method 'newton'"
                 )
 
-    def iterate(self, problem: UFM, start: Point, run: Run) -> Iterator["Descent"]:
+    def iterate(self, problem: UFM, start: Point, options: SolveOptions) -> Iterator["Descent"]:
         """Yield the iterates from `start`."""
-        variables = Variables(problem, self.batch_size, run.seed)
-        for state in self.states(variables, variables.pack(start), run.max_iter):
+        variables = Variables(problem, self.batch_size, options.seed)
+        for state in self.states(variables, variables.pack(start), options.max_iter):
             yield Descent(variables, state)
 
 
@@ -85,7 +96,7 @@ class Variables:
     """
 
     def __init__(self, problem: UFM, batch_size: int | None = None, seed: int = 0) -> None:
-        """Hold the problem; batches, if any, are drawn with `seed`."""
+        """Hold the problem, and the seed that batches are drawn with."""
         self.problem, self.batch_size = problem, batch_size
         self.root = problem.targets.weights.sqrt().unsqueeze(-1)
         K, N, d = problem.targets.num_classes, len(problem.targets), problem.dim
@@ -161,7 +172,7 @@ class Variables:
         return 1 - torch.cat([torch.zeros_like(rows), features, torch.zeros_like(bias)]).to(state.point)
 
     def batch_gradient(self, point: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-        """Return the gradient, the average over targets replaced by one over a fresh batch drawn from their law."""
+        """Return the gradient, its average over targets replaced by that over a fresh batch drawn from their law."""
         assert self.batch_size is not None
         problem, weights = self.problem, self.problem.targets.weights
         drawn = torch.multinomial(weights, self.batch_size, replacement=True, generator=self.generator)

@@ -16,9 +16,15 @@ SCHEDULES = ("constant", "cosine", "step")
 class FixedStep:
     """Settings that the methods with given steps share.
 
-    learning_rate: > 0. schedule: "constant"; "cosine", to zero over the iteration limit; "step", times 0.1 after 30, 50
-    and 90 % of it. batch_size: where given, an iteration is one pass: as many steps on batches of so many targets,
-    drawn afresh from their law, as cover the number of targets, and the full objective is then evaluated once.
+    Attributes
+    ----------
+    learning_rate : float, optional
+        > 0.
+    schedule : str
+        "constant"; "cosine", to zero over the iteration limit; "step", times 0.1 after 30, 50 and 90 % of it.
+    batch_size : int, optional
+        Where given, an iteration is one pass over as many targets as there are, in batches of this many. Each batch is
+        drawn afresh from the targets' law. The full objective is evaluated once per iteration.
     """
 
     learning_rate: float | None

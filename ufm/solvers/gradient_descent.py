@@ -10,7 +10,7 @@ from ufm.solvers.first_order import FirstOrder
 
 @dataclass(frozen=True)
 class GradientDescent(FirstOrder):
-    """x <- P(x - step * gradient), the step halved until accepted and tried 10 % longer after each success."""
+    """x <- P(x - step * gradient): the step is halved until accepted, and tried 10 % longer after each success."""
 
     name = "gradient_descent"
 

@@ -14,14 +14,22 @@ from ufm.solvers.first_order import FirstOrder
 _CURVATURE = 0.9
 _MAX_TRIALS = 40
 
-Pairs = deque[tuple[Tensor, Tensor]]
+# Changes of point and gradient, the newest last.
+Corrections = deque[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class LBFGS(FirstOrder):
-    """L-BFGS with `memory` correction pairs; where features are bounded, on the free ones with a projected search.
+    """L-BFGS; where features are bounded, on the free ones with a projected search.
 
-    Source: D. C. Liu and J. Nocedal, "On the limited memory BFGS method", Math. Programming 45 (1989); D. P. Bertsekas,
+    Attributes
+    ----------
+    memory : int
+        Number >= 1 of correction pairs.
+
+    References
+    ----------
+    D. C. Liu and J. Nocedal, "On the limited memory BFGS method", Math. Programming 45 (1989); D. P. Bertsekas,
     "Projected Newton methods for optimization problems with simple constraints", SIAM J. Control Optim. 20 (1982).
     """
 
@@ -36,40 +44,40 @@ class LBFGS(FirstOrder):
     def states(self, objective: Objective, start: Tensor, max_iter: int) -> States:
         """Yield the iterates."""
         state = objective.state(start)
-        pairs: Pairs = deque(maxlen=self.memory)
+        corrections: Corrections = deque(maxlen=self.memory)
         while True:
             yield state
             free = objective.free(state)
-            direction = -_apply_inverse(pairs, state.gradient, free)
+            direction = -_apply_inverse(corrections, state.gradient, free)
             if (direction @ state.gradient).item() >= 0:
-                pairs.clear()
-                direction = -_apply_inverse(pairs, state.gradient, free)
-            first = 1.0 if pairs else min(1.0, 1 / max(state.gradient_norm, 1e-300))
+                corrections.clear()
+                direction = -_apply_inverse(corrections, state.gradient, free)
+            first = 1.0 if corrections else min(1.0, 1 / max(state.gradient_norm, 1e-300))
             if free is None:
                 trial = _line_search(objective, state, direction, first)
             else:
                 found = backtrack(objective, state, direction, first)
                 trial = None if found is None else found[0]
             if trial is None:
-                if not pairs:
+                if not corrections:
                     return
-                pairs.clear()
+                corrections.clear()
                 continue
             s, y = trial.point - state.point, trial.gradient - state.gradient
             if (y @ s).item() > 0:
-                pairs.append((s, y))
+                corrections.append((s, y))
             state = trial
 
 
-def _apply_inverse(pairs: Pairs, gradient: Tensor, free: Tensor | None) -> Tensor:
+def _apply_inverse(corrections: Corrections, gradient: Tensor, free: Tensor | None) -> Tensor:
     """Return the approximate inverse Hessian, on the free coordinates, times the gradient, by the two loops."""
     q = gradient.clone() if free is None else gradient * free
     used = []
-    for s, y in reversed(pairs):
+    for s, y in reversed(corrections):
         if free is not None:
             s, y = s * free, y * free  # noqa: PLW2901
         curvature = y @ s
-        # With no coordinate held, only pairs of positive curvature were kept; with some held, it can vanish.
+        # Only pairs of positive curvature are kept; on some of the coordinates it can vanish all the same.
         inverse = 1 / curvature if free is None else torch.where(curvature > 0, 1 / curvature, 0.0)
         a = (s @ q) * inverse
         q -= a * y
@@ -84,9 +92,9 @@ def _apply_inverse(pairs: Pairs, gradient: Tensor, free: Tensor | None) -> Tenso
 
 
 def _line_search(objective: Objective, state: State, direction: Tensor, step: float) -> State | None:
-    """Return a state along `direction` that meets the (approximate) Wolfe conditions; None if there is none to find.
+    """Return a state along `direction` that meets the (approximate) Wolfe conditions; None if none is found.
 
-    Bisection between a step that is too short and one that is too long, helped by the secant of the slopes.
+    It bisects between a step that is too short and one that is too long, helped by the secant of the slopes.
     """
     slope = (direction @ state.gradient).item()
     low, low_slope, high, high_slope = 0.0, slope, math.inf, math.nan

@@ -14,7 +14,17 @@ from ufm.solvers.problem import UFM
 
 @dataclass(frozen=True)
 class Point:
-    """The unknowns: classifier (K, d), features (N, d) and bias (K,); None for what there is none of, or not stored."""
+    """The unknowns of a `UFM`.
+
+    Attributes
+    ----------
+    classifier : (K, d) tensor
+        W.
+    features : (N, d) tensor, optional
+        H; None where the features are not stored.
+    bias : (K,) tensor, optional
+        b; None where the problem has no bias.
+    """
 
     classifier: Float[Tensor, "K d"]
     features: Float[Tensor, "N d"] | None = None
@@ -45,10 +55,23 @@ class Iterate(Protocol):
 
 
 @dataclass(frozen=True)
-class Run:
-    """How to run: iteration limit, seed of what is random after the start, tolerance on the gradient norm, and how the
-    targets are held: `stream` one block at a time, `distributed` each process its share. given: whether the start was
-    the user's and so may be near the optimum already.
+class SolveOptions:
+    """How `solve` wants a method to run.
+
+    Attributes
+    ----------
+    max_iter : int
+        Limit on iterations.
+    seed : int
+        Of everything random after the start.
+    tol : float
+        Tolerance on the gradient norm.
+    stream : bool
+        Whether to hold one block of targets at a time.
+    distributed : bool
+        Whether each process holds its share of the targets.
+    given : bool
+        Whether the start is the user's, and so may be near the optimum already.
     """
 
     max_iter: int
@@ -61,7 +84,11 @@ class Run:
 
 @runtime_checkable
 class Method(Protocol):
-    """A method of `solve`, with its settings."""
+    """A method of `solve`, with its settings.
+
+    `FirstOrder` is the base class of a method that descends in all unknowns at once: it supplies everything but the
+    name and the iteration itself.
+    """
 
     @property
     def name(self) -> str:
@@ -70,23 +97,42 @@ class Method(Protocol):
 
     @property
     def fixed(self) -> bool:
-        """Whether its steps do not depend on the figures, so that these need not be looked at in every iteration."""
+        """Whether the steps do not depend on objective and gradient norm, which then need not be read every time."""
         ...
 
-    def check(self, problem: UFM, run: Run) -> None:
-        """Raise ValueError for a problem or a way to run that the method does not support."""
+    @property
+    def needs_features(self) -> bool:
+        """Whether the start has to hold features."""
         ...
 
-    def iterate(self, problem: UFM, start: Point, run: Run) -> Iterator[Iterate]:
+    def check(self, problem: UFM, options: SolveOptions) -> None:
+        """Raise ValueError for a problem or options that the method does not support."""
+        ...
+
+    def iterate(self, problem: UFM, start: Point, options: SolveOptions) -> Iterator[Iterate]:
         """Yield the iterates from `start`."""
         ...
 
 
 def random_start(problem: UFM, seed: int, *, features: bool) -> Point:
-    """Return the Gaussian start of a seed: classifier entries of variance 1/d, feature entries of variance 1, bias 0.
+    """Return the Gaussian start of a seed.
 
-    Drawn on the CPU in float64, classifier first, so that a seed means the same start on every device, in every dtype
-    and for every method; then moved into the constraints.
+    It is drawn on the CPU in float64, classifier first, so that a seed means the same start on every device, in every
+    dtype and for every method; then it is moved into the constraints.
+
+    Parameters
+    ----------
+    problem : UFM
+        The problem.
+    seed : int
+        Of the generator.
+    features : bool
+        Whether to draw features too.
+
+    Returns
+    -------
+    Point
+        Classifier entries of variance 1/d, feature entries of variance 1, bias 0.
     """
     like = problem.targets.weights
     K, d = problem.targets.num_classes, problem.dim

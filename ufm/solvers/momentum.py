@@ -13,14 +13,24 @@ from ufm.solvers.fixed_step import FixedStep, fixed_steps
 
 @dataclass(frozen=True)
 class Momentum(FixedStep, FirstOrder):
-    """Momentum methods.
+    """Gradient descent with momentum.
 
-    learning_rate: where None, Nesterov's accelerated gradient with backtracking and restarts, which needs no tuning;
-    otherwise PyTorch's SGD with this rate, `momentum` in [0, 1), `nesterov`, and the schedule and batches of
-    `FixedStep`: the dynamics of training.
+    Attributes
+    ----------
+    learning_rate : float, optional
+        Where None, Nesterov's accelerated gradient with backtracking and restarts, which needs no tuning. Otherwise
+        PyTorch's SGD with this rate: the dynamics of training.
+    schedule, batch_size
+        As in `FixedStep`; with a learning rate only.
+    momentum : float
+        Of SGD, in [0, 1).
+    nesterov : bool
+        Whether the momentum of SGD is Nesterov's.
 
-    Source: Y. Nesterov (1983); B. O'Donoghue and E. Candes, "Adaptive restart for accelerated gradient schemes",
-    Found. Comput. Math. 15 (2015).
+    References
+    ----------
+    Y. Nesterov (1983); B. O'Donoghue and E. Candes, "Adaptive restart for accelerated gradient schemes", Found. Comput.
+    Math. 15 (2015).
     """
 
     name = "momentum"

@@ -11,20 +11,20 @@ from torch import Tensor
 
 from ufm.labels.targets import PairTargets, Targets
 from ufm.solvers.certificate import Certificate, certify_evaluation
-from ufm.solvers.method import Point, Run
+from ufm.solvers.method import Point, SolveOptions
 from ufm.solvers.problem import UFM
 from ufm.solvers.reduced import Reduced, Reduction
 
-# A subset of targets is worth a solve of its own from so many targets per class on, and each is so many times smaller.
+# The smallest subset has at least so many targets per class, and each is so many times smaller than the next.
 _SUBSET_PER_CLASS, _SUBSET_FACTOR = 10, 8
 # A subset's solve ends when the gradient is this fraction of the classifier's penalty's.
 _SUBSET_ACCURACY = 0.03
 _MAX_CONJUGATE_STEPS = 200
-# What the features may leave of the gradient at the start.
+# Norm of the features' gradient that is allowed at the start.
 _FIRST_TOLERANCE = 1e-4
 # Balancing goes on while a step leaves no more than this fraction of the imbalance.
 _BALANCING_PROGRESS = 0.6
-# Curvature that counts as none, relative to the classifier's penalty's.
+# Curvature that counts as zero, relative to that of the classifier's penalty.
 _FLAT = 1e-9
 # The first trust region, relative to the classifier.
 _FIRST_RADIUS = 0.08
@@ -34,25 +34,36 @@ _FIRST_RADIUS = 0.08
 class Newton:
     """Newton's method with the features eliminated.
 
-    For given classifier and bias every target's best features are found by a batched Newton method, on the targets'
-    own (`elimination`); what remains is a function of the classifier (through its Gram matrix) and the bias, minimised
-    by a trust-region Newton method whose steps are found by conjugate gradients. Equal labels are merged: their best
-    features are equal. Where there are many targets, the first iterations use nested random subsets of them.
+    It needs features and rows without constraint, and is the one method that can stream its targets and run on several
+    processes.
 
-    subsets: whether they do, in a solve from a random start; iterations on subsets are not counted.
+    Attributes
+    ----------
+    subsets : bool
+        Whether the first iterations of a solve from a random start, with many targets, use nested random subsets of
+        them. Iterations on subsets are not counted.
 
-    Needs features and rows without constraint; the one method that can stream its targets and run on several processes.
+    Notes
+    -----
+    For given classifier and bias every target's best features are found by a batched Newton method (`elimination`).
+    What remains is a function of the classifier (through its Gram matrix) and the bias. It is minimised by a
+    trust-region Newton method whose steps are found by conjugate gradients. Equal labels are merged: their best
+    features are equal.
 
-    Source: derivations/elimination.py; T. Steihaug, "The conjugate gradient method and trust regions in large scale
+    References
+    ----------
+    derivations/elimination.py; T. Steihaug, "The conjugate gradient method and trust regions in large scale
     optimization", SIAM J. Numer. Anal. 20 (1983).
     """
 
     name = "newton"
     fixed = False
+    # Classifier and bias determine the features.
+    needs_features = False
 
     subsets: bool = True
 
-    def check(self, problem: UFM, run: Run) -> None:
+    def check(self, problem: UFM, options: SolveOptions) -> None:
         """Raise ValueError for constraints, which the elimination of the features excludes."""
         for field in ("nonnegative", "feature_norm", "row_norm"):
             if getattr(problem, field):
@@ -61,32 +72,47 @@ class Newton:
                     "without constraint; expected another method, e.g. 'lbfgs'"
                 )
 
-    def iterate(self, problem: UFM, start: Point, run: Run) -> Iterator["Eliminated"]:
+    def iterate(self, problem: UFM, start: Point, options: SolveOptions) -> Iterator["Eliminated"]:
         """Yield the iterates from the start's classifier and bias; its features are not needed."""
-        store = not run.stream
-        merged, inverse = (problem, None) if run.distributed else _merge(problem)
+        store = not options.stream
+        merged, inverse = (problem, None) if options.distributed else _merge(problem)
         variables = _Variables(merged, start)
         x = variables.start
-        whole = Reduced(merged, store=store, distributed=run.distributed)
-        from_scratch = self.subsets and variables.movable and run.max_iter > 0 and not run.given
+        whole = Reduced(merged, store=store, distributed=options.distributed)
+        from_scratch = self.subsets and variables.movable and options.max_iter > 0 and not options.given
         try:
-            for level in _subsets(merged, store, run) if from_scratch else []:
-                for iterate in _minimise(level, variables, x, run.tol):
+            for level in _subsets(merged, store, options) if from_scratch else []:
+                for iterate in _minimise(level, variables, x, options.tol):
                     x = iterate.x
                     if iterate.gradient_norm <= _SUBSET_ACCURACY * iterate.penalty_gradient:
                         break
         except KeyboardInterrupt:
-            yield variables.evaluate(whole, x, _FIRST_TOLERANCE).of(problem, inverse, run)
+            yield variables.evaluate(whole, x, _FIRST_TOLERANCE).of(problem, inverse, options)
             raise
-        for iterate in _minimise(whole, variables, x, run.tol, given=run.given):
-            yield iterate.of(problem, inverse, run)
+        for iterate in _minimise(whole, variables, x, options.tol, given=options.given):
+            yield iterate.of(problem, inverse, options)
 
 
 @dataclass(frozen=True)
 class Eliminated:
     """An iterate: the packed classifier and bias, and the reduced function there.
 
-    whole: the problem before equal labels were merged, the merged row of each target, and how it is run.
+    Attributes
+    ----------
+    reduced : Reduced
+        The reduced function.
+    variables : _Variables
+        How classifier and bias are packed.
+    x : (K, k + 1) tensor
+        The packed classifier and bias.
+    reduction : Reduction
+        Value, moments and responses at x.
+    gradient : (K, k + 1) tensor
+        The gradient in x.
+    objective : float
+        F.
+    whole : tuple, optional
+        The problem before equal labels were merged, the merged row of each target, and the options of the solve.
     """
 
     reduced: Reduced
@@ -95,11 +121,11 @@ class Eliminated:
     reduction: Reduction
     gradient: Tensor
     objective: float
-    whole: tuple[UFM, Tensor | None, Run] | None = None
+    whole: tuple[UFM, Tensor | None, SolveOptions] | None = None
 
-    def of(self, problem: UFM, inverse: Tensor | None, run: Run) -> "Eliminated":
+    def of(self, problem: UFM, inverse: Tensor | None, options: SolveOptions) -> "Eliminated":
         """Return the iterate as one of the problem before equal labels were merged."""
-        return dataclasses.replace(self, whole=(problem, inverse, run))
+        return dataclasses.replace(self, whole=(problem, inverse, options))
 
     @property
     def gradient_norm(self) -> float:
@@ -121,8 +147,8 @@ class Eliminated:
     def _features(self) -> Tensor | None:
         """The features of every target (N, d), where they are stored."""
         assert self.whole is not None
-        _, inverse, run = self.whole
-        if self.reduction.duals is None or run.distributed:
+        _, inverse, options = self.whole
+        if self.reduction.duals is None or options.distributed:
             return None
         dual = torch.cat([block.dual for block in self.reduction.duals])
         features = dual @ self.variables.classifier(self.x)
@@ -143,10 +169,7 @@ class Eliminated:
         return self._streamed_certificate(problem)
 
     def _streamed_certificate(self, problem: UFM) -> Certificate:
-        constant = 0.0
-        if problem.classifier is not None:
-            constant = problem.weight_decay / 2 * self.variables.factor(self.x).square().sum().item()
-        bound = self.reduced.bound(self.reduction) + constant
+        bound = self.reduced.bound(self.reduction)
         columns = self.variables.split(self.gradient)
         rows = None if problem.classifier is not None else torch.linalg.vector_norm(columns[0]).item()
         bias = torch.linalg.vector_norm(columns[1]).item() if problem.has_bias else None
@@ -172,7 +195,7 @@ class Eliminated:
 class _Variables:
     """Classifier and bias as one matrix [L b] (K, k + 1), with W = L Q and Q (k, d) of orthonormal rows.
 
-    The gradient in W has its rows in W's row space, which therefore stays that of the start.
+    The rows of the gradient in W lie in W's row space, which therefore stays that of the start.
     """
 
     def __init__(self, problem: UFM, start: Point) -> None:
@@ -246,8 +269,8 @@ class _Variables:
         return self.evaluate(at.reduced, torch.cat([factor, at.x[:, -1:]], 1), tolerance, near)
 
     def _join(self, rows: Tensor, column: Tensor) -> Tensor:
-        """Return a gradient from its parts, without what is fixed or changes nothing but by rounding."""
-        if self.problem.bias_decay == 0 and self.problem.loss == "cross_entropy":
+        """Return a gradient from its parts, without what is fixed and what is zero but for rounding."""
+        if self.problem.bias_decay == 0 and self.problem.loss_function.shift_invariant:
             column = column - column.mean()
         return self.mask * torch.cat([rows, column.unsqueeze(-1)], 1)
 
@@ -281,7 +304,11 @@ def _minimise(
 
 
 def _trust_region(variables: _Variables, state: Eliminated, tol: float) -> Iterator[Eliminated]:
-    """Yield the iterates of the trust-region method; end where no step improves any more."""
+    """Yield the iterates of the trust-region method; end where no step improves any more.
+
+    Each step minimises the quadratic model of the reduced function within a ball around the classifier and the bias.
+    The ratio of the true decrease to the model's decides whether the step is taken and how the ball's radius changes.
+    """
     reduced = state.reduced
     radius = _FIRST_RADIUS * max(torch.linalg.vector_norm(state.x).item(), 1.0)
     failures = 0
@@ -294,14 +321,14 @@ def _trust_region(variables: _Variables, state: Eliminated, tol: float) -> Itera
         if length == 0 or not math.isfinite(length):
             return
         norm = state.gradient_norm
-        # Near the optimum the gradient falls quadratically; so must what the features leave.
+        # Near the optimum the gradient falls quadratically, and the features' part of it has to keep up.
         tolerance = max(min(1e-2 * norm, 0.1 * norm**2), 0.1 * tol)
         trial = variables.evaluate(reduced, state.x + step, tolerance, state.reduction)
         rounding = 5e3 * torch.finfo(state.x.dtype).eps * abs(state.objective)
         if predicted > rounding:
             ratio = (state.objective - trial.objective) / predicted
         elif predicted < -rounding:
-            # The products were too inexact for the model to descend; a shorter step needs fewer of them.
+            # The Hessian's products were too inexact for the model to descend; a shorter step needs fewer of them.
             ratio = -1.0
         else:
             # Differences of the objective are rounding here: the gradient's norm decides.
@@ -318,12 +345,17 @@ def _trust_region(variables: _Variables, state: Eliminated, tol: float) -> Itera
 
 
 def _step(variables: _Variables, state: Eliminated, radius: float) -> tuple[Tensor, float, bool]:
-    """Return Steihaug's step within the radius, the decrease that it predicts, and whether it ends at the edge."""
+    """Return Steihaug's step within the radius, the decrease that it predicts, and whether it ends at the edge.
+
+    Conjugate gradients lower the model and move away from the centre with every iteration. So they can be stopped where
+    they leave the ball, or where the curvature is negative and the model falls all the way to the edge.
+    """
     gradient = state.gradient
     norm = torch.linalg.vector_norm(gradient).item()
     step, image = torch.zeros_like(gradient), torch.zeros_like(gradient)
     residual, direction, square = -gradient, -gradient, norm**2
     at_edge = False
+    # Exact steps pay only near the optimum; a forcing term of this size makes the convergence superlinear.
     forcing = min(0.3, max(math.sqrt(norm), 1e-6))
     for _ in range(_MAX_CONJUGATE_STEPS):
         if math.sqrt(square) <= forcing * norm:
@@ -336,6 +368,7 @@ def _step(variables: _Variables, state: Eliminated, radius: float) -> tuple[Tens
             break
         length = square / curvature if curvature > 0 else math.inf
         if not ss + 2 * length * sp + length**2 * pp < radius**2:
+            # The positive root of ||step + length direction|| = radius.
             at_edge = True
             length = (-sp + math.sqrt(max(sp * sp + pp * (radius**2 - ss), 0.0))) / pp
         step = step + length * direction
@@ -350,7 +383,7 @@ def _step(variables: _Variables, state: Eliminated, radius: float) -> tuple[Tens
     return step, predicted, at_edge
 
 
-def _subsets(problem: UFM, store: bool, run: Run) -> list[Reduced]:
+def _subsets(problem: UFM, store: bool, options: SolveOptions) -> list[Reduced]:
     """Return the reduced functions of nested random subsets, the smallest first."""
     targets = problem.targets
     smallest = _SUBSET_PER_CLASS * targets.num_classes
@@ -361,9 +394,9 @@ def _subsets(problem: UFM, store: bool, run: Run) -> list[Reduced]:
         size //= _SUBSET_FACTOR
     if not sizes:
         return []
-    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(run.seed))
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(options.seed))
     order = order[: sizes[0]].to(targets.weights.device)
-    return [Reduced(problem, store=store, distributed=run.distributed, rows=order[:n]) for n in reversed(sizes)]
+    return [Reduced(problem, store=store, distributed=options.distributed, rows=order[:n]) for n in reversed(sizes)]
 
 
 def _merge(problem: UFM) -> tuple[UFM, Tensor | None]:

@@ -11,8 +11,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm.prox import prox_logits
-from ufm.solvers.certificate import restoring_share
+from ufm.solvers.certificate import DualPoint, dual_bound
 from ufm.solvers.elimination import Duals, Gram, linear_response, response
 from ufm.solvers.problem import UFM
 
@@ -26,10 +25,22 @@ _GPU_CHECK_EVERY = 4
 class Reduction:
     """The reduced function at one classifier and bias.
 
-    gram: what was responded to. value: the expected loss and feature penalty. second_moment (K, K): sum of pi a a^T,
-    minus twice the derivative in M over lambda_H. mean (K,): sum of pi a, minus the derivative in the bias over
-    lambda_H. feature_residual: as in `Certificate`. duals: the blocks' responses, where they are stored. tolerance: on
-    the norm of each target's gradient, as asked for.
+    Attributes
+    ----------
+    gram : Gram
+        What the targets responded to.
+    value : float
+        The expected loss and feature penalty.
+    second_moment : (K, K) tensor
+        sum_j pi_j a_j a_j^T: minus twice the derivative of the value in M, over lambda_H.
+    mean : (K,) tensor
+        sum_j pi_j a_j: minus the derivative in the bias, over lambda_H.
+    feature_residual : float
+        As in `Certificate`.
+    duals : list of Duals, optional
+        The blocks' responses, where they are stored.
+    tolerance : float
+        What was asked for, on the norm of each target's gradient.
     """
 
     gram: Gram
@@ -45,7 +56,19 @@ class Reduced:
     """The reduced function of a problem, or of a subset of its targets in the place of all."""
 
     def __init__(self, problem: UFM, *, store: bool, distributed: bool, rows: Tensor | None = None) -> None:
-        """Hold the problem; `rows`: the targets of the subset. A process holds its share of them."""
+        """Hold the problem and the blocks of its targets.
+
+        Parameters
+        ----------
+        problem : UFM
+            With free features.
+        store : bool
+            Whether to keep the targets' responses.
+        distributed : bool
+            Whether the targets are shared out among the processes; each holds its share.
+        rows : (n,) int tensor, optional
+            The targets of a subset; by default all.
+        """
         self.problem, self.store, self.distributed = problem, store, distributed
         weights = problem.targets.weights
         cuda = weights.device.type == "cuda"
@@ -69,19 +92,17 @@ class Reduced:
         offset = factor.new_zeros(len(factor)) if bias is None else bias + problem.offset
         return Gram(factor @ factor.T, offset, problem.feature_decay, problem.loss_function, self.check_every)
 
-    def _cold_start(self, gram: Gram, labels: Tensor) -> Tensor:
-        # Exact for a simplex ETF without bias.
+    def first_duals(self, gram: Gram, labels: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
+        """Return the duals (n, K) to start from: for a simplex ETF without bias, those of the loss's closed form."""
         scale = gram.scale.clamp(min=torch.finfo(labels.dtype).tiny)
-        if self.problem.loss == "mean_squared_error":
-            return gram.loss.etf_logits(labels, scale / gram.feature_decay) / scale
-        return prox_logits(labels, (scale / gram.feature_decay).expand(len(labels))) / scale
+        return gram.loss.first_logits(labels, scale / gram.feature_decay) / scale
 
     def respond(
         self, gram: Gram, tolerance: float, near: list[Duals] | None = None
     ) -> Iterator[tuple[Tensor, Tensor, Duals]]:
-        """Yield labels, weights and responses, block by block; `near` are responses to start from."""
+        """Yield labels, weights and responses, block by block, starting from the responses `near` where given."""
         for i, labels, weights in self._blocks():
-            start = self._cold_start(gram, labels) if near is None else near[i].dual
+            start = self.first_duals(gram, labels) if near is None else near[i].dual
             yield labels, weights, response(gram, labels, start, tolerance)
 
     def evaluate(self, gram: Gram, tolerance: float, near: list[Duals] | None = None) -> Reduction:
@@ -106,9 +127,18 @@ class Reduced:
         return Reduction(gram, value, second_moment, mean, math.sqrt(max(squares, 0.0)), stored, tolerance)
 
     def product(self, at: Reduction, direction: Tensor, bias: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-        """Return the derivatives of second moment and mean along a change of M (K, K) and of the bias (K,).
+        """Return the derivatives of second moment (K, K) and mean (K,) along a direction.
 
-        tolerance: relative accuracy of each target's linear response.
+        Parameters
+        ----------
+        at : Reduction
+            Where.
+        direction : (K, K) tensor
+            The change of M.
+        bias : (K,) tensor
+            The change of the bias.
+        tolerance : float
+            Relative accuracy of each target's linear response.
         """
         gram = at.gram
         K = len(gram.matrix)
@@ -133,11 +163,17 @@ class Reduced:
                 yield labels, weights, at.duals[i]
 
     def bound(self, at: Reduction) -> float:
-        """Return the certificate's lower bound on F, less the constant of a fixed classifier's penalty.
+        """Return the certificate's lower bound on F, from one pass over the targets; minus infinity if none is known.
 
-        With D(t) the dual value at t times the residuals, which is concave, D(t) >= t D(1) + (1 - t) D(0); so one pass
-        does, before t is known. A mean residual, which an unpenalised bias forbids, is removed as in `certify`, with
-        bounds for what that changes.
+        Notes
+        -----
+        `certify` looks at the targets again once it knows t and how a mean residual is taken away. Here one pass has to
+        do, so that a lower bound takes the place of the dual value, and an upper one that of the norms:
+
+        - The mean dual value D is concave in t, so that D(t) >= t D(1) + (1 - t) D(0).
+        - `Loss.restoration` bounds the length of what it mixes in; the triangle inequality then bounds the norms.
+
+        At an optimum t = 1 and the share is 0, and nothing is lost.
         """
         gram, problem = at.gram, self.problem
         K = len(gram.matrix)
@@ -154,31 +190,30 @@ class Reduced:
             figures[1] += weights @ gram.loss.dual(torch.zeros_like(residual), labels)
             figures[2] += (weighted * (residual @ gram.matrix)).sum()
         self._sum(total)
-        whole, none, conjugate = figures.tolist()
-        share = 0.0
-        if problem.bias_decay == 0 and problem.loss == "mean_squared_error":
-            whole += (mean @ mean).item() / 2 + (mean @ (average - 1 / K)).item()
-            moment = moment - torch.outer(mean, mean)
-            conjugate -= (mean @ gram.matrix @ mean).item()
+        if not bool(torch.isfinite(total).all()):
+            return -math.inf
+        whole, none, square = figures.tolist()
+        share = mixed = 0.0
+        if problem.bias_decay == 0:
+            restoration = gram.loss.restoration(mean, average)
+            if restoration is None:
+                return -math.inf
+            share, shift = restoration.share, restoration.shift
+            mixed = share * restoration.distance
+            whole = (1 - share) * whole + restoration.gain
+            # Of sum_j pi_j (r_j - shift) (r_j - shift)^T, and of the same with W^T in front.
+            cross = torch.outer(mean, shift) + torch.outer(shift, mean) - torch.outer(shift, shift)
+            moment, square = moment - cross, square - (cross * gram.matrix).sum().item()
             mean = torch.zeros_like(mean)
-        elif problem.bias_decay == 0:
-            # A share of every distribution goes to one that restores the average; entropy is concave and not negative.
-            share = restoring_share(mean, average)
-            whole *= 1 - share
-            mean = torch.zeros_like(mean)
-        s = (1 - share) * torch.linalg.eigvalsh(moment)[-1].clamp(min=0).sqrt().item() + share * math.sqrt(2)
-        t = 1.0
-        if problem.classifier is not None:
-            length = torch.linalg.eigvalsh(gram.matrix)[-1].clamp(min=0).sqrt().item()
-            root = (1 - share) * math.sqrt(max(conjugate, 0.0)) + share * math.sqrt(2) * length
-            whole -= root**2 / (2 * problem.feature_decay)
-        else:
-            radius = math.sqrt(problem.weight_decay * problem.feature_decay)
-            t = 1.0 if s <= radius else radius / s
-        bound = t * whole + (1 - t) * none
-        if problem.bias_decay:
-            bound -= (t * mean).square().sum().item() / (2 * problem.bias_decay)
-        return bound + problem.offset * t * mean.sum().item()
+
+        def norm() -> float:
+            return (1 - share) * _root(torch.linalg.eigvalsh(moment)[-1]) + mixed
+
+        def conjugate() -> float:
+            longest = _root(torch.linalg.eigvalsh(gram.matrix)[-1])
+            return ((1 - share) * math.sqrt(max(square, 0.0)) + mixed * longest) ** 2 / (2 * problem.feature_decay)
+
+        return dual_bound(problem, DualPoint(lambda t: t * whole + (1 - t) * none, mean, norm, conjugate))
 
     def _sum(self, tensor: Tensor) -> None:
         """Add up over the processes, in place: the one communication of an evaluation."""
@@ -199,16 +234,32 @@ class Reduced:
         return tensor
 
 
+def _root(square: Tensor) -> float:
+    return square.clamp(min=0).sqrt().item()
+
+
 def is_first_process() -> bool:
     """Return whether this process is the only or the first one of a distributed solve."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def join_processes(timeout: float = 300.0) -> int:
-    """Join the processes that torchrun started, once, and return this one's rank.
+    """Join the processes that torchrun started, once, and return this one's rank: by NCCL on GPUs, else by gloo.
 
-    timeout: seconds after which a process that waits for another gives up. NCCL where there is a GPU, else gloo.
-    Raises ValueError where the process was not started by torchrun.
+    Parameters
+    ----------
+    timeout : float
+        Seconds after which a process that waits for another gives up.
+
+    Returns
+    -------
+    int
+        The rank of this process.
+
+    Raises
+    ------
+    ValueError
+        Where the process was not started by torchrun.
     """
     if not dist.is_torchelastic_launched() and not dist.is_initialized():
         raise ValueError("distributed: got True in a process of its own, expected one that torchrun started")

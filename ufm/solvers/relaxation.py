@@ -16,7 +16,14 @@ _LARGEST = 20_000
 class Relaxation:
     """Result of the conic solver, with its own word on how far it got.
 
-    value: the objective reached. status: the solver's, "optimal" where it met its tolerance. logits (N, K).
+    Attributes
+    ----------
+    value : float
+        The objective reached.
+    status : str
+        The solver's status; "optimal" where it met its tolerance.
+    logits : (N, K) array
+        The logits at that value.
     """
 
     value: float
@@ -25,15 +32,47 @@ class Relaxation:
 
 
 def nuclear_norm_optimum(problem: UFM, *, tol: float = 1e-9, max_iter: int = 200_000) -> Relaxation:
-    """Return the optimum of the relaxation, which equals that of a UFM with a free classifier and d >= min(K, N):
+    r"""Return the optimum of the relaxation, which equals that of a UFM with a free classifier and d >= min(K, N).
 
-        min over Z of sum_j pi_j loss(z_j, y_j) + sqrt(lambda_W lambda_H) || (sqrt(pi_j) z_j)_j ||_*
+    It is solved by SCS through cvxpy, and shares no code with the solvers and the closed forms.
 
-    Solved by SCS through cvxpy, sharing no code with the solvers and the closed forms; for at most 20,000 logits.
-    problem: with a free classifier. tol: the conic solver's. max_iter: its limit.
-    Raises ValueError for a fixed classifier or too large a problem.
+    Parameters
+    ----------
+    problem : UFM
+        With a free classifier, without bias and constraints, of at most 20,000 logits, and with a loss that has a
+        conic form (`Loss.conic`).
+    tol : float
+        The conic solver's tolerance.
+    max_iter : int
+        Its limit on iterations.
 
-    Source: derivations/duality_gap.py.
+    Returns
+    -------
+    Relaxation
+        Value, status and logits.
+
+    Raises
+    ------
+    ValueError
+        For a fixed classifier, a bias, a constraint, a loss without conic form, or too large a problem.
+
+    Notes
+    -----
+    .. math::
+
+        \min_Z \sum_j \pi_j \ell(z_j, y_j)
+        + \sqrt{\lambda_W \lambda_H}\, \bigl\|(\sqrt{\pi_j}\, z_j)_j\bigr\|_*
+
+    References
+    ----------
+    derivations/duality_gap.py
+
+    Examples
+    --------
+    >>> import ufm
+    >>> problem = ufm.UFM(ufm.Unmixed(3).targets(), 3, 0.1, 0.1)
+    >>> round(ufm.nuclear_norm_optimum(problem).value, 5), round(ufm.solve(problem).objective, 5)
+    (0.62972, 0.62972)
     """
     import cvxpy as cp
 
@@ -47,15 +86,12 @@ def nuclear_norm_optimum(problem: UFM, *, tol: float = 1e-9, max_iter: int = 200
     if N * K > _LARGEST:
         raise ValueError(f"problem: got {N} x {K} logits, expected at most {_LARGEST} for a conic solver")
     z = cp.Variable((N, K))
-    if problem.loss == "cross_entropy":
-        losses = cp.log_sum_exp(z, axis=1) - cp.sum(cp.multiply(labels, z), axis=1)
-    else:
-        losses = cp.sum(cp.square(z + 1 / K - labels), axis=1) / 2
+    losses = problem.loss_function.conic(z, labels)
     root = np.sqrt(weights)[:, None] * np.ones((1, K))
     penalty = math.sqrt(problem.weight_decay * problem.feature_decay) * cp.normNuc(cp.multiply(root, z))
     program = cp.Problem(cp.Minimize(weights @ losses + penalty))
     with warnings.catch_warnings():
-        # The status tells it, to callers that do not read warnings too.
+        # SCS's status already says so, also to callers that do not read warnings.
         warnings.filterwarnings("ignore", message="Solution may be inaccurate")
         value = program.solve(solver=cp.SCS, eps=tol, max_iters=max_iter)
     return Relaxation(float(value), str(program.status), np.asarray(z.value))  # pyright: ignore[reportArgumentType]

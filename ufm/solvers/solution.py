@@ -39,12 +39,24 @@ class Message(StrEnum):
 class History:
     """What was recorded along the way, one entry per recorded iteration, as NumPy arrays (n,).
 
-    iteration: number. seconds: since the start, recording left out. objective, gradient_norm, gap: as in `Certificate`
-    (gap infinite without one). nc1, nc2, nc3: neural collapse of the features of targets that are not mixed;
-    etf_error: of the classifier. lam (L,): the mixing coefficients among the targets; width, depth (n, L): of the
-    channel at each.
+    Where the problem has no such number, entries are NaN, or L is 0.
 
-    NaN, or L = 0, where the problem has no such measure.
+    Attributes
+    ----------
+    iteration : (n,) array
+        The number of the iteration.
+    seconds : (n,) array
+        Time since the start, without the time that recording took.
+    objective, gradient_norm, gap : (n,) arrays
+        As in `Certificate`; the gap infinite without one.
+    nc1, nc2, nc3 : (n,) arrays
+        Neural collapse of the features of targets that are not mixed.
+    etf_error : (n,) array
+        Relative distance of the classifier from the nearest simplex ETF.
+    lam : (L,) array
+        The mixing coefficients among the targets.
+    width, depth : (n, L) arrays
+        Of the channel, at each coefficient.
     """
 
     iteration: np.ndarray
@@ -61,7 +73,7 @@ class History:
     depth: np.ndarray
 
     def followed_by(self, other: "History") -> "History":
-        """Return this history with that of a resumed solve behind it, whose first entry repeats the last one here.
+        """Return this history followed by that of a resumed solve, whose first entry repeats the last one here.
 
         Where only one of the two has the channel, the joined one has none.
         """
@@ -78,13 +90,39 @@ class History:
 
 @dataclass(frozen=True)
 class Solution:
-    """The result of a solve. Arrays are tensors on the device that was computed on.
+    """The result of a solve.
 
-    classifier (K, d), bias (K,) or None: the point; its features are `features`. objective: F there. gradient_norm: as
-    in `Certificate`. certificate: what is proved about it. converged: whether what was asked was reached. message: why
-    it ended. Where it did not converge, the point is the one of the lowest objective (up to rounding, of the smallest
-    gradient among those), and the last entry of the history belongs to it. iterations, seconds: what it took, a resumed
-    solve's earlier parts included. history: recorded values. problem: what was solved. method: the method's name.
+    Where the solve did not converge, the point is the one of the lowest objective (up to rounding, of the smallest
+    gradient among those), and the last entry of the history belongs to it.
+
+    Attributes
+    ----------
+    classifier : (K, d) tensor
+        W, on the device that was computed on, like every array here.
+    stored_features : (N, d) tensor or None
+        H, which `features` returns; None after a solve that did not store it.
+    bias : (K,) tensor or None
+        b; None where the problem has no bias.
+    objective : float
+        F at the point.
+    gradient_norm : float
+        As in `Certificate`.
+    certificate : Certificate
+        What is proved about the point.
+    converged : bool
+        Whether every tolerance asked for was reached.
+    message : Message
+        Why the solve ended.
+    iterations : int
+        Number of iterations, a resumed solve's earlier ones included.
+    seconds : float
+        Time taken, a resumed solve's earlier parts included.
+    history : History
+        What was recorded along the way.
+    problem : UFM
+        What was solved.
+    method : str
+        The method's name.
     """
 
     classifier: Float[Tensor, "K d"]
@@ -115,7 +153,23 @@ class Solution:
         return logits if self.bias is None else logits + self.bias
 
     def response(self, labels: Float[Array, "n K"]) -> Response:
-        """Return the optimal features of any labels for this solution's classifier and bias, which must be free."""
+        """Return the optimal features of any labels for this solution's classifier and bias.
+
+        Parameters
+        ----------
+        labels : (n, K) array
+            Soft labels.
+
+        Returns
+        -------
+        Response
+            As from `fixed_classifier`.
+
+        Raises
+        ------
+        ValueError
+            If the problem constrains its features.
+        """
         if not self.problem.free_features:
             raise ValueError("labels: got a request for the response of constrained features, expected free ones")
         return fixed_classifier(self.classifier, labels, self.problem.feature_decay, self.problem.loss, bias=self.bias)
@@ -123,7 +177,15 @@ class Solution:
     def save(self, path: str | Path) -> None:
         """Write the solution, but for the problem's targets, to a safetensors file; complete or not at all.
 
-        Raises OSError where it cannot be written; an earlier file is then as it was.
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
+        Raises
+        ------
+        OSError
+            Where it cannot be written; an earlier file is then as it was.
         """
         tensors: dict[str, Tensor] = {"classifier": self.classifier}
         tensors |= {"features": self.stored_features} if self.stored_features is not None else {}
@@ -142,9 +204,19 @@ class Solution:
 
 
 def load_solution(path: str | Path, problem: UFM) -> Solution:
-    """Return a saved solution of `problem`, for a look or to resume from.
+    """Return a saved solution, to look at or to resume from.
 
-    Raises ValueError for a file that is missing, damaged or no solution, or whose arrays do not fit the problem.
+    Parameters
+    ----------
+    path : str or Path
+        A file that `Solution.save` wrote.
+    problem : UFM
+        The problem that was solved.
+
+    Raises
+    ------
+    ValueError
+        For a file that is missing, damaged or no solution, or one of another problem.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -163,7 +235,7 @@ def load_solution(path: str | Path, problem: UFM) -> Solution:
             f"path: got a solution of another problem, {facts['problem']}, expected one of {_description(problem)}; "
             "to start from its arrays all the same, use a Point"
         )
-    # What is not finite has no place in JSON.
+    # JSON has no infinities.
     certificate = facts["certificate"]
     for name, missing in (("lower_bound", -math.inf), ("gap", math.inf)):
         certificate[name] = missing if certificate[name] is None else certificate[name]
@@ -181,7 +253,7 @@ def load_solution(path: str | Path, problem: UFM) -> Solution:
 
 
 def _description(problem: UFM) -> dict[str, Any]:
-    """Return what tells a problem from another: its numbers, and sums over its targets that depend on every label."""
+    """Return what distinguishes problems: their numbers, and a sum over the targets that depends on every label."""
     names = ("dim", "weight_decay", "feature_decay", "loss", "bias_decay", "nonnegative", "feature_norm", "row_norm")
     targets = problem.targets
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""What a solve records beside its figures: neural collapse and the channel."""
+"""What a solve records beside objective and gradient: neural collapse and the channel."""
 
 import math
 
@@ -12,15 +12,27 @@ from ufm.solvers.problem import UFM
 from ufm.theory.collapse import neural_collapse
 from ufm.theory.etf import nearest_etf
 
-# So many mixing coefficients are told apart; a law with more has no channel recorded.
+# A law with more mixing coefficients has no channel recorded.
 _MAX_COEFFICIENTS = 128
 
 
-class Measures:
-    """Neural collapse of the features that are not mixed, and the channel's width and depth at each lambda."""
+class Trace:
+    """Neural collapse of the features that are not mixed, and the channel's width and depth at each lambda.
+
+    Attributes
+    ----------
+    problem : UFM
+        The problem that is solved.
+    lam : (L,) array
+        The mixing coefficients among its targets; empty where no channel is recorded.
+    pure : pair of (n,) tensors, optional
+        The targets that are not mixed and their classes; None unless every class has one.
+    mixed : pair of (m,) tensors, optional
+        The mixed targets and the position in `lam` of the coefficient of each; None where no channel is recorded.
+    """
 
     def __init__(self, problem: UFM) -> None:
-        """Find the targets that are not mixed, and the coefficients of those that are."""
+        """Sort the targets."""
         self.problem = problem
         self.lam = np.zeros(0)
         targets = problem.targets
@@ -43,7 +55,7 @@ class Measures:
             self.pure = same.nonzero().squeeze(-1), classes[same]
 
     def of(self, point: Point) -> dict[str, float | np.ndarray]:
-        """Return the measures of a point, NaN where there is none."""
+        """Return what is recorded at a point, by its name in `History`; NaN where the problem has no such number."""
         w, h = point.classifier, point.features
         K, d = w.shape
         found: dict[str, float | np.ndarray] = dict.fromkeys(("nc1", "nc2", "nc3", "etf_error"), math.nan)
@@ -79,5 +91,5 @@ class Measures:
 
 
 def _has_shape(rows: Tensor) -> bool:
-    """Return whether rows are finite and differ by more than what squares to zero."""
+    """Return whether rows are finite and so far apart that their squared differences do not underflow."""
     return bool(torch.isfinite(rows).all() and ((rows - rows.mean(0)).abs() > 1e-140).any())

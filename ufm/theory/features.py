@@ -26,10 +26,20 @@ _BLOCK = 2**22
 class Response:
     """Optimal features for a fixed classifier, one row per label.
 
-    features (N, d): h. logits (N, K): W h + b. probabilities (N, K): the prediction (softmax of the logits for cross
-    entropy, the output for mean squared error). residual (N,): ||W^T (prediction - y) + lambda_H h||, the norm of the
-    gradient. error_bound (N,): residual / lambda_H, which the distance to the exact optimum cannot exceed.
-    closed_form: whether the classifier is a simplex ETF, so that the closed form was used.
+    Attributes
+    ----------
+    features : (N, d) array
+        h.
+    logits : (N, K) array
+        W h + b.
+    probabilities : (N, K) array
+        The prediction: softmax of the logits for cross entropy, the output for mean squared error.
+    residual : (N,) array
+        ||W^T (prediction - y) + lambda_H h||, the norm of the gradient.
+    error_bound : (N,) array
+        residual / lambda_H, which the distance to the exact optimum cannot exceed.
+    closed_form : bool
+        Whether the closed form was used, as it is for a simplex ETF without bias.
     """
 
     features: Float[Array, "N d"]
@@ -48,25 +58,58 @@ def fixed_classifier(
     *,
     bias: Float[Array, "K"] | None = None,
 ) -> Response:
-    """Return argmin over h of loss(W h + b, y) + (lambda_H/2) ||h||^2, row by row.
-
-    For a simplex ETF W without bias, in closed form:
-
-        beta = m^2 K / ((K-1) lambda_H),   z = -beta residual(z),   h = (K-1)/(K m^2) W^T z,
-
-    with z the proximal point of log-sum-exp for cross entropy (`prox_logsumexp`) and beta/(1+beta) (y - 1/K) for
-    mean squared error. For any other W by Newton's method in the row space of W, each step shortened until it lowers
-    the norm of the gradient; the problem is strongly convex, so that this converges from any start.
-
-    W (K, d): the classifier. labels (N, K): any soft labels. feature_decay: lambda_H > 0, expectation convention.
-    loss: "cross_entropy" or "mean_squared_error". bias (K,): b; without it 0 for cross entropy and 1/K for mean
-    squared error.
+    r"""Return the optimal features for a fixed classifier, row by row.
 
     Differentiable to second order in W, labels, feature_decay and bias (implicitly).
-    Raises ValueError for labels off the simplex or of another number of classes, or a penalty that is not positive.
 
-    Source: derivations/fixed_etf.py and uniqueness.py; Fisher, Meng and Papyan (ICLR 2024), Theorem 3.1, in our
-    notation.
+    Parameters
+    ----------
+    W : (K, d) array
+        The classifier.
+    labels : (N, K) array
+        Any soft labels, rows on the simplex.
+    feature_decay : float or scalar tensor
+        lambda_H > 0 in the expectation convention.
+    loss : str
+        "cross_entropy", "mean_squared_error" or the name of a registered loss.
+    bias : (K,) array, optional
+        b. By default the loss's own: 0 for cross entropy and 1/K for mean squared error.
+
+    Returns
+    -------
+    Response
+        Features, logits and prediction, with a bound on their error.
+
+    Raises
+    ------
+    ValueError
+        For labels off the simplex or of another number of classes, a penalty that is not positive, or an unknown loss.
+
+    Notes
+    -----
+    .. math:: h = \operatorname*{argmin}_h \ell(W h + b, y) + \tfrac{\lambda_H}{2} \|h\|^2
+
+    For a simplex ETF W without bias, in closed form,
+
+    .. math::
+
+        \beta = \frac{m^2 K}{(K-1) \lambda_H}, \qquad z = -\beta \nabla \ell(z), \qquad
+        h = \frac{K-1}{K m^2} W^\top z,
+
+    with z the proximal point of log-sum-exp for cross entropy (`prox_logsumexp`) and beta/(1+beta) (y - 1/K) for mean
+    squared error. Otherwise by Newton's method in the row space of W, each step shortened until it lowers the norm of
+    the gradient; the problem is strongly convex, so that this converges from any start.
+
+    References
+    ----------
+    derivations/fixed_etf.py and uniqueness.py; Fisher, Meng and Papyan (ICLR 2024), Theorem 3.1, in our notation.
+
+    Examples
+    --------
+    >>> import numpy as np, ufm
+    >>> response = ufm.fixed_classifier(np.eye(3), np.array([[0.7, 0.3, 0.0]]), feature_decay=0.1)
+    >>> response.probabilities.round(3)
+    array([[0.543, 0.325, 0.131]])
     """
     w, y = to_tensor("W", W, ndim=2), to_tensor("labels", labels, ndim=2)
     check_number("feature_decay", feature_decay, above=0)
@@ -77,14 +120,15 @@ def fixed_classifier(
     dtype = torch.promote_types(w.dtype, y.dtype)
     w, y = w.to(dtype), y.to(w.device, dtype)
     lambda_H = torch.as_tensor(feature_decay, dtype=w.dtype, device=w.device)
-    # The mean squared error's own bias of 1/K is part of the loss.
+    # The loss adds its own bias, which a bias of the user's replaces.
+    own = loss_function.own_bias(len(w))
     offset = torch.zeros_like(w[:, 0])
     if bias is not None:
         offset = to_tensor("bias", bias, ndim=1).to(w)
         if offset.shape != w.shape[:1]:
             raise ValueError(f"bias: got shape {tuple(offset.shape)}, expected {tuple(w.shape[:1])}")
-        offset = offset - 1 / len(w) if loss == "mean_squared_error" else offset
-    closed_form = bias is None and not w.requires_grad and _is_etf(w)
+        offset = offset - own
+    closed_form = loss_function.has_closed_form and bias is None and not w.requires_grad and _is_etf(w)
     if closed_form:
         gram = w.square().sum() / (len(w) - 1)
         logits = loss_function.etf_logits(y, gram / lambda_H)
@@ -94,7 +138,7 @@ def fixed_classifier(
         logits = features @ w.T + offset
     gradient = loss_function.residual(features @ w.T + offset, y) @ w + lambda_H * features
     residual = torch.linalg.vector_norm(gradient, dim=-1)
-    shown = logits + 1 / len(w) if bias is not None and loss == "mean_squared_error" else logits
+    shown = logits if bias is None else logits + own
     prediction = loss_function.predict(logits)
     result = Response(features, shown, prediction, residual, residual / lambda_H, closed_form)
     return in_kind(result, W, labels, feature_decay)
