@@ -308,8 +308,8 @@ Different-class features end up $\sqrt{2(K-2)/(K-1)}$ times as long as same-clas
     ),
     implemented_by=("ufm.channel", "ufm.limit_shape", "ufm.length_ratio", "ufm.amplification"),
     tests=(
-        "tests/test_derivations.py::test_claim_holds",
-        "tests/test_theory.py::test_channel_approaches_its_asymptotics",
+        "tests/derivations/test_derivations.py::test_claim_holds",
+        "tests/theory/test_joint.py::test_channel_approaches_its_asymptotics",
     ),
     derive=derive,
     check=check,

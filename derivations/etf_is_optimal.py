@@ -258,8 +258,8 @@ the classifier is a simplex ETF (or zero). Nothing about its shape is assumed.""
     ),
     implemented_by=("ufm.simplex_etf", "ufm.joint_optimum", "ufm.certify", "ufm.solve"),
     tests=(
-        "tests/test_derivations.py::test_claim_holds",
-        "tests/test_verification.py::test_everything_agrees_below_and_above_the_threshold",
+        "tests/derivations/test_derivations.py::test_claim_holds",
+        "tests/runs/test_verification.py::test_everything_agrees_below_and_above_the_threshold",
     ),
     derive=derive,
     check=check,

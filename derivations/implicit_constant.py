@@ -177,7 +177,7 @@ off-target logit, up to scale, is our own identification; their constants are no
         r"mere reparametrisation of $\tau$).",
     ),
     implemented_by=("ufm.prox_logsumexp", "ufm.fixed_classifier"),
-    tests=("tests/test_derivations.py::test_claim_holds",),
+    tests=("tests/derivations/test_derivations.py::test_claim_holds",),
     derive=derive,
     check=check,
 )

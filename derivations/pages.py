@@ -27,8 +27,8 @@ def _index(claims: dict[str, tuple[Claim, Proof]]) -> str:
         "# Theory",
         _displayed(INTRODUCTION.replace("{mark}", _mark("symbolically")).strip()),
         "\n".join(rows),
-        "All claims in one document: {download}`PDF <../../derivations/derivations.pdf>`. "
-        "`python -m derivations.render` proves them anew, and writes it and these pages.",
+        "`make derivations` proves all claims anew, writes these pages, and sets them as one document: "
+        "`derivations/derivations.pdf` and `.html`.",
         "\n".join(["```{toctree}", ":hidden:", "", *claims, "```"]),
     ]
     return "\n\n".join(parts) + "\n"

@@ -1,6 +1,7 @@
 """Render all claims: `python -m derivations.render` writes every document, with `--check` it only compares.
 
-derivations.html is self-contained, its maths MathML; derivations.pdf is set by Typst; docs/theory has a page per claim.
+derivations.html is self-contained, its maths MathML; derivations.pdf is set by Typst; neither is committed. docs/theory
+has a page per claim, which is.
 All are functions of the claims alone, byte for byte: no dates, no measured errors, no system fonts.
 """
 
@@ -136,13 +137,8 @@ def _pandoc(text: str, target: str, *options: str) -> str:
 
 
 def stale(claims: dict[str, tuple[Claim, Proof]]) -> list[str]:
-    """Return one line per rendered file that is missing or does not belong to the claims as they are."""
+    """Return one line per committed page that is missing or does not belong to the claims as they are."""
     problems = []
-    _, digest = typst_source(claims)
-    if not HTML.is_file() or HTML.read_text(encoding="utf-8") != render_html(claims):
-        problems.append(f"{HTML.name} is stale")
-    if not PDF.is_file() or f"sha256-{digest}".encode() not in PDF.read_bytes():
-        problems.append(f"{PDF.name} is stale")
     pages = theory_pages(claims)
     for name in sorted(pages.keys() | {path.name for path in PAGES.glob("*.md")}):
         path = PAGES / name
@@ -168,9 +164,9 @@ def write(path: Path, content: bytes) -> None:
 
 
 def main() -> None:
-    """Write every document, or with --check exit with status 1 if one of them is stale."""
+    """Write every document, or with --check exit with status 1 if one of the committed pages is stale."""
     parser = argparse.ArgumentParser(prog="python -m derivations.render", description="Render the derivations.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a rendered file is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a committed page is stale")
     arguments = parser.parse_args()
     try:
         claims = prove_all()
@@ -180,7 +176,7 @@ def main() -> None:
         problems = stale(claims)
         if problems:
             sys.exit("\n".join(f"{problem}: run python -m derivations.render" for problem in problems))
-        print(f"{HTML.name}, {PDF.name} and {PAGES.name}/ are up to date")
+        print(f"{PAGES.name}/ is up to date")
         return
     source, _ = typst_source(claims)
     write(HTML, render_html(claims).encode())

@@ -131,9 +131,9 @@ and the optimal feature is $h = \frac{(K-1)\,x}{K m^2}\, w_y$. Neither depends o
     assumptions=(r"A fixed simplex ETF, as in the first claim; $K \ge 2$, $\beta > 0$.",),
     implemented_by=("ufm.prox_logsumexp", "ufm.fixed_classifier", "ufm.beta_for_confidence"),
     tests=(
-        "tests/test_derivations.py::test_claim_holds",
-        "tests/test_theory.py::test_same_class_logits_solve_their_equation",
-        "tests/test_theory.py::test_same_class_features_do_not_depend_on_lambda",
+        "tests/derivations/test_derivations.py::test_claim_holds",
+        "tests/theory/test_joint.py::test_same_class_logits_solve_their_equation",
+        "tests/theory/test_joint.py::test_same_class_features_do_not_depend_on_lambda",
     ),
     derive=derive,
     check=check,

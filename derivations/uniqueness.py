@@ -219,8 +219,8 @@ where $D$ is the Fenchel dual function: the last equality is exact, not an estim
     ),
     implemented_by=("ufm.certify", "ufm.fixed_classifier"),
     tests=(
-        "tests/test_derivations.py::test_claim_holds",
-        "tests/test_certificate.py::test_fixed_classifier_gap_and_error_bound",
+        "tests/derivations/test_derivations.py::test_claim_holds",
+        "tests/solvers/test_certificate.py::test_fixed_classifier_gap_and_error_bound",
     ),
     derive=derive,
     check=check,

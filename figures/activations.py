@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from figures.drawing import Drawing, script
+from figures.drawing import SCREEN_DPI, Drawing, script
 from figures.networks import ARCHITECTURES, DATA, PROJECTION, network, planar_source
 from ufm.plotting import planar_figure
 
@@ -31,7 +31,7 @@ def draw(results: Path) -> Drawing:
         Networks trained with mixup (alpha = 1): architectures by data sets, with test accuracy. {PROJECTION}
         {planar_source(shown.values())}
     """
-    return Drawing(figure, "Features of mixed images, architectures by data sets", caption)
+    return Drawing(figure, "Features of mixed images, architectures by data sets", caption, dpi=SCREEN_DPI)
 
 
 if __name__ == "__main__":

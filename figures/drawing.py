@@ -17,21 +17,23 @@ from ufm._support.files import atomic_path
 from ufm.plotting import style
 
 RESULTS, OUTPUT = "experiments/results", "figures/output"
-_DPI = 300
-_HEAD = "# Figures\n\nDrawn by `make figures` from committed results."
+# Of figures with thousands of points, which would take megabytes at full resolution.
+SCREEN_DPI, _DPI = 200, 300
+_HEAD = "# Figures\n\nDrawn by `make figures` from committed results, as PNG and, not committed, as PDF."
 
 
 @dataclass(frozen=True)
 class Drawing:
     """A figure, its title and its caption, which states data, mode, seed and command.
 
-    extra: what else belongs to it, by file suffix: functions that write a file.
+    extra: what else belongs to it, by file suffix: functions that write a file. dpi: resolution of the PNG.
     """
 
     figure: Figure
     title: str
     caption: str
     extra: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    dpi: int = _DPI
 
 
 def draw(name: str, results: Path) -> Drawing:
@@ -53,7 +55,7 @@ def save(drawing: Drawing, name: str, out: Path) -> list[Path]:
     with style():
         for suffix, words in metadata.items():
             with atomic_path(out / f"{name}{suffix}") as temporary:
-                drawing.figure.savefig(temporary, metadata=words, dpi=_DPI)
+                drawing.figure.savefig(temporary, metadata=words, dpi=drawing.dpi)
     for suffix, write in drawing.extra.items():
         with atomic_path(out / f"{name}{suffix}") as temporary:
             write(temporary)
@@ -77,7 +79,7 @@ def gallery(out: Path) -> str:
             f"![{title}]({name}.png)",
             textwrap.fill(caption, 120, break_long_words=False, break_on_hyphens=False),
         ]
-        links = [f"`{command}`", f"[PDF]({name}.pdf)"]
+        links = [f"`{command}`"]
         links += [f"[animation]({name}.gif)"] if (out / f"{name}.gif").is_file() else []
         parts.append(" · ".join(links))
     return "\n\n".join(parts) + "\n"

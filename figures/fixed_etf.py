@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from figures.drawing import Drawing, script
+from figures.drawing import SCREEN_DPI, Drawing, script
 from figures.networks import PROJECTION, main_networks, planar_source
 from ufm.plotting import planar_figure
 
@@ -14,9 +14,8 @@ def draw(results: Path) -> Drawing:
         Networks trained with mixup (alpha = 1), their classifier fixed to a simplex ETF of row norm 1 without bias.
         {PROJECTION} {planar_source(shown.values())}
     """
-    return Drawing(
-        planar_figure([some.panel(title) for title, some in shown.items()]), "Networks with a fixed ETF", caption
-    )
+    figure = planar_figure([some.panel(title) for title, some in shown.items()])
+    return Drawing(figure, "Networks with a fixed ETF", caption, dpi=SCREEN_DPI)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from figures.drawing import Drawing, script
+from figures.drawing import SCREEN_DPI, Drawing, script
 from figures.networks import CLASSES, network
 from ufm.plotting import PlanarPanel, planar_figure, projected_panel
 
@@ -30,7 +30,7 @@ def draw(results: Path) -> Drawing:
         what is orthogonal to the plane is not seen. Dotted circle: mean length of the same-class outputs in the
         plane, each panel's unit. Data: 500 samples a run, eval mode, seed 0; runs {", ".join(_RUNS)}.
     """
-    return Drawing(figure, "Earlier layers", caption)
+    return Drawing(figure, "Earlier layers", caption, dpi=SCREEN_DPI)
 
 
 def _panel(layer: str, arrays: dict[str, np.ndarray]) -> PlanarPanel:

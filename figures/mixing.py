@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from figures.drawing import Drawing, script
+from figures.drawing import SCREEN_DPI, Drawing, script
 from figures.networks import DATA, PROJECTION, main_networks, planar_source
 from ufm.plotting import planar_figure
 
@@ -25,7 +25,7 @@ def draw(results: Path) -> Drawing:
         Trained with mixup and cross entropy, without mixing (shown mixed images all the same), and with mixup and
         squared error. {PROJECTION} {planar_source(everything)}
     """
-    return Drawing(figure, "With mixup, without, and with squared error", caption)
+    return Drawing(figure, "With mixup, without, and with squared error", caption, dpi=SCREEN_DPI)
 
 
 if __name__ == "__main__":

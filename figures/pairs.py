@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import ufm
-from figures.drawing import Drawing, script
+from figures.drawing import SCREEN_DPI, Drawing, script
 from figures.networks import network, source
 from ufm.plotting import PairPanel, pair_figure
 
@@ -25,7 +25,7 @@ def draw(results: Path) -> Drawing:
         with its one fitted number, on the same labels. Projection: each cell shows two of the ten logits.
         {source([shown], f"{len(some.lam):,} committed samples")}
     """
-    return Drawing(figure, "Every pair of classes", caption)
+    return Drawing(figure, "Every pair of classes", caption, dpi=SCREEN_DPI)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from figures.drawing import Drawing, script
+from figures.drawing import SCREEN_DPI, Drawing, script
 from figures.networks import DATA, Shown, main_networks
 from ufm.plotting import ReliabilityPanel, reliability_figure
 
@@ -21,7 +21,7 @@ def draw(results: Path) -> Drawing:
         half of the test images, all figures from the other half. Area of a marker: share of samples; faint: bins of
         fewer than 10. Eval mode, seed 0; runs {", ".join(some.name for _, some in shown)}.
     """
-    return Drawing(figure, "Reliability diagrams", caption)
+    return Drawing(figure, "Reliability diagrams", caption, dpi=SCREEN_DPI)
 
 
 def _panel(title: str, some: Shown) -> ReliabilityPanel:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 import ufm
-from figures.drawing import Drawing, script
+from figures.drawing import SCREEN_DPI, Drawing, script
 from ufm.labels.targets import pair_labels
 from ufm.plotting import PlanarPanel, planar_figure, planar_panel
 
@@ -29,7 +29,7 @@ def draw(results: Path) -> Drawing:
         classifier rows, where for K > 3 a mixed feature's part along the other rows is not seen. Dotted circle:
         length of the same-class features in the plane, each panel's unit. Computed; no data, no seed.
     """
-    return Drawing(figure, "Optimal features from theory", caption)
+    return Drawing(figure, "Optimal features from theory", caption, dpi=SCREEN_DPI)
 
 
 def _panel(K: int, decay: float) -> PlanarPanel:
