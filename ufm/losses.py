@@ -264,7 +264,11 @@ class CrossEntropy(Loss):
 
     name = "cross_entropy"
     shift_invariant = True
-    prediction_name = "closed form"
+
+    @property
+    def prediction_name(self) -> str:
+        """The closed form."""
+        return "closed form"
 
     def value(self, logits: Rows, labels: Rows) -> Values:
         """Return logsumexp(z) - y.z of each row."""
@@ -324,7 +328,11 @@ class MeanSquaredError(Loss):
     """MSE(z, y) = ||z + 1/K - y||^2 / 2, with the bias 1/K that is optimal for every symmetric law."""
 
     name = "mean_squared_error"
-    prediction_name = "straight line"
+
+    @property
+    def prediction_name(self) -> str:
+        """The straight line."""
+        return "straight line"
 
     def value(self, logits: Rows, labels: Rows) -> Values:
         """Return ||z + 1/K - y||^2 / 2 of each row."""

@@ -20,12 +20,40 @@ _CPU_BLOCK, _GPU_BLOCK = 2**18, 2**25
 
 
 def wright_omega(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return the Wright omega function, the solution omega > 0 of omega + log(omega) = x, entry by entry.
+    r"""Return the Wright omega function, entry by entry.
 
-    x: any shape, float64 or float32; NaN gives NaN, as in SciPy. Differentiable to any order:
-    omega' = omega / (1 + omega). Lambert's W is W0(t) = omega(log t).
+    Differentiable to any order.
 
-    Source: R. M. Corless and D. J. Jeffrey, "The Wright omega function", AISC 2002.
+    Parameters
+    ----------
+    x : (...) array
+        Real numbers of any shape, float64 or float32. NaN gives NaN, as in SciPy.
+
+    Returns
+    -------
+    (...) array
+        omega(x) > 0.
+
+    Raises
+    ------
+    ValueError
+        For anything that is no array of real numbers.
+
+    Notes
+    -----
+    .. math:: \omega + \log \omega = x, \qquad \omega' = \frac{\omega}{1 + \omega}
+
+    Lambert's W is W0(t) = omega(log t).
+
+    References
+    ----------
+    R. M. Corless and D. J. Jeffrey, "The Wright omega function", AISC 2002.
+
+    Examples
+    --------
+    >>> import numpy as np, ufm
+    >>> ufm.wright_omega(np.array([1.0, 1.0 + np.e])).round(6)
+    array([1.      , 2.718282])
     """
     omega: Tensor = _WrightOmega.apply(to_tensor("x", x, finite=False))  # pyright: ignore[reportAssignmentType]
     return in_kind(omega, x)
@@ -71,8 +99,16 @@ def _omega(x: Tensor) -> Tensor:
 class Prox:
     """Proximal point of log-sum-exp for a batch of labels.
 
-    logits (..., K): z; they sum to zero. probabilities (..., K): softmax(z). tau (...): the one scalar unknown.
-    residual (...): max_k |z_k / beta + p_k - y_k|, the stationarity condition in units of probability.
+    Attributes
+    ----------
+    logits : (..., K) array
+        z; they sum to zero over the classes.
+    probabilities : (..., K) array
+        p = softmax(z).
+    tau : (...) array
+        The one scalar unknown of each row.
+    residual : (...) array
+        max_k |z_k / beta + p_k - y_k|, the stationarity condition in units of probability.
     """
 
     logits: Float[Array, "... K"]
@@ -87,23 +123,53 @@ def prox_logsumexp(
     *,
     counts: Float[Array, "... K"] | None = None,
 ) -> Prox:
-    """Return z = argmin over z of logsumexp(z) - y.z + ||z||^2 / (2 beta), which solves z = beta (y - softmax(z)).
+    r"""Return the proximal point of log-sum-exp, which solves z = beta (y - softmax(z)).
+
+    Differentiable to any order in labels and beta (implicitly, through the optimality condition).
+
+    Parameters
+    ----------
+    labels : (..., K) array
+        Soft labels y, rows on the simplex. A row that sums to one only up to rounding is read as y / sum(y), with
+        beta sum(y) for beta: a relative change of the order of the rounding.
+    beta : float or (...) array
+        Positive; an array broadcasts against the rows.
+    counts : (..., K) array, optional
+        Multiplicity of each entry of `labels`. With it a label with few distinct values can be written with one column
+        per value, at a cost free of the number of classes; sums over k are then weighted.
+
+    Returns
+    -------
+    Prox
+        Logits and probabilities, with the scalar unknown and the residual of every row.
+
+    Raises
+    ------
+    ValueError
+        For labels off the simplex, beta <= 0, or shapes that do not fit.
+
+    Notes
+    -----
+    .. math:: z = \operatorname*{argmin}_z \log \sum_k e^{z_k} - y^\top z + \frac{\|z\|^2}{2 \beta}
 
     The solution is closed up to one scalar tau per row, with omega the Wright omega function:
 
-        p_k = omega(beta y_k + tau) / beta,   z_k = log omega(beta y_k + tau) - tau,   sum_k z_k = 0.
+    .. math::
 
-    labels (..., K): soft labels y, rows on the simplex. A row that sums to one only up to rounding is read as
-        y / sum(y), with beta sum(y) for beta: a relative change of the order of the rounding.
-    beta: positive; a number, or an array that broadcasts against the rows.
-    counts (..., K): multiplicity of each entry of `labels`. It lets a label with few distinct values be written
-        with one column per value, at a cost free of the number of classes; sums over k are then weighted.
+        p_k = \omega(\beta y_k + \tau) / \beta, \qquad z_k = \log \omega(\beta y_k + \tau) - \tau, \qquad
+        \sum_k z_k = 0.
 
-    Differentiable to any order in labels and beta (implicitly, through the optimality condition).
-    Raises ValueError for labels off the simplex, beta <= 0, or shapes that do not fit.
+    References
+    ----------
+    derivations/fixed_etf.py; the closed form of Fisher, Meng and Papyan (ICLR 2024), Theorem 3.1, in our notation and
+    for any soft label.
 
-    Source: derivations/fixed_etf.py; the closed form of Fisher, Meng and Papyan (ICLR 2024), Theorem 3.1, in our
-    notation and for any soft label.
+    Examples
+    --------
+    >>> import numpy as np, ufm
+    >>> prox = ufm.prox_logsumexp(np.array([0.7, 0.3, 0.0]), beta=10.0)
+    >>> prox.logits.round(4).tolist(), prox.probabilities.round(4).tolist()
+    ([0.8642, 0.111, -0.9751], [0.6136, 0.2889, 0.0975])
     """
     y = to_tensor("labels", labels)
     b = to_tensor("beta", beta).to(y)
@@ -290,8 +356,8 @@ def compile_kernels(*, enabled: bool = True) -> None:
         Whether to use them.
     """
     global _compiled  # noqa: PLW0603
-    phases = (torch.compile(phase, dynamic=True) for phase in (_start, _step, _finish_logits))
-    _compiled = _Phases(*phases) if enabled else None
+    start, step = torch.compile(_start, dynamic=True), torch.compile(_step, dynamic=True)
+    _compiled = _Phases(start, step, torch.compile(_finish_logits, dynamic=True)) if enabled else None
 
 
 def _refine_flat(y: Tensor, b: Tensor, c: Tensor | None, z: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Settings of the methods, starts, histories, files and faults of a solve."""
 
+import dataclasses
 import json
 import math
 import os
@@ -217,6 +218,22 @@ def test_a_diverging_solve_says_that_numbers_are_not_finite():
     solution = ufm.solve(PROBLEM, Exploding())
     assert solution.message is ufm.Message.NOT_FINITE
     assert math.isfinite(solution.objective)
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_method_of_ones_own_gets_the_features_that_it_asks_for(needed: bool):
+    class Own(ufm.LBFGS):
+        name = "own"
+        needs_features = needed
+
+        def iterate(self, problem, start, options):
+            assert (start.features is not None) == needed
+            drawn = torch.ones(len(problem.targets), problem.dim, dtype=torch.float64)
+            return super().iterate(problem, start if needed else dataclasses.replace(start, features=drawn), options)
+
+    solution = ufm.solve(PROBLEM, Own())
+    assert solution.converged
+    assert solution.method == "own"
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -24,6 +24,11 @@ class Adam(FixedStep, FirstOrder):
     epsilon : float
         > 0, added to the root of the averaged square.
 
+    Raises
+    ------
+    ValueError
+        For settings out of range.
+
     References
     ----------
     D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.

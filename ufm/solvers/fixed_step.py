@@ -25,6 +25,11 @@ class FixedStep:
     batch_size : int, optional
         Where given, an iteration is one pass over as many targets as there are, in batches of this many. Each batch is
         drawn afresh from the targets' law. The full objective is evaluated once per iteration.
+
+    Raises
+    ------
+    ValueError
+        For settings out of range.
     """
 
     learning_rate: float | None

@@ -27,6 +27,11 @@ class LBFGS(FirstOrder):
     memory : int
         Number >= 1 of correction pairs.
 
+    Raises
+    ------
+    ValueError
+        For a memory below one.
+
     References
     ----------
     D. C. Liu and J. Nocedal, "On the limited memory BFGS method", Math. Programming 45 (1989); D. P. Bertsekas,

@@ -27,6 +27,11 @@ class Momentum(FixedStep, FirstOrder):
     nesterov : bool
         Whether the momentum of SGD is Nesterov's.
 
+    Raises
+    ------
+    ValueError
+        For settings out of range, and for batches or a schedule without a learning rate.
+
     References
     ----------
     Y. Nesterov (1983); B. O'Donoghue and E. Candes, "Adaptive restart for accelerated gradient schemes", Found. Comput.

@@ -62,7 +62,7 @@ class UFM:
     >>> import ufm
     >>> problem = ufm.UFM(ufm.Mixup(3).targets(nodes=4), dim=3, weight_decay=0.01, feature_decay=0.01)
     >>> round(ufm.solve(problem).objective, 6)
-    0.545346
+    0.394996
     """
 
     targets: Targets | PairTargets
@@ -141,6 +141,11 @@ class UFM:
             The features, as rows sqrt(pi_j) h_j.
         bias : (K,) tensor, optional
             The bias, where the problem has one.
+
+        Returns
+        -------
+        Evaluation
+            Objective, gradients and residuals.
         """
         root = self.targets.weights.sqrt().unsqueeze(-1)
         logits = (scaled @ W.T) / root

@@ -72,7 +72,7 @@ def nuclear_norm_optimum(problem: UFM, *, tol: float = 1e-9, max_iter: int = 200
     >>> import ufm
     >>> problem = ufm.UFM(ufm.Unmixed(3).targets(), 3, 0.1, 0.1)
     >>> round(ufm.nuclear_norm_optimum(problem).value, 5), round(ufm.solve(problem).objective, 5)
-    (0.62972, 0.62972)
+    (0.43784, 0.43784)
     """
     import cvxpy as cp
 

@@ -213,6 +213,11 @@ def load_solution(path: str | Path, problem: UFM) -> Solution:
     problem : UFM
         The problem that was solved.
 
+    Returns
+    -------
+    Solution
+        The solution, its arrays on the CPU.
+
     Raises
     ------
     ValueError

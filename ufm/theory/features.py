@@ -109,7 +109,7 @@ def fixed_classifier(
     >>> import numpy as np, ufm
     >>> response = ufm.fixed_classifier(np.eye(3), np.array([[0.7, 0.3, 0.0]]), feature_decay=0.1)
     >>> response.probabilities.round(3)
-    array([[0.543, 0.325, 0.131]])
+    array([[0.614, 0.289, 0.098]])
     """
     w, y = to_tensor("W", W, ndim=2), to_tensor("labels", labels, ndim=2)
     check_number("feature_decay", feature_decay, above=0)
