@@ -108,7 +108,7 @@ class Prox:
     tau : (...) array
         The one scalar unknown of each row.
     residual : (...) array
-        max_k |z_k / beta + p_k - y_k|, the stationarity condition in units of probability.
+        ``max_k |z_k / beta + p_k - y_k|``, the stationarity condition in units of probability.
     """
 
     logits: Float[Array, "... K"]

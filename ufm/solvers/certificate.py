@@ -53,7 +53,7 @@ class Certificate:
 
     @property
     def relative_gap(self) -> float:
-        """gap / |objective|; infinite without a certificate."""
+        """gap over the absolute objective; infinite without a certificate."""
         return self.gap / abs(self.objective)
 
 
