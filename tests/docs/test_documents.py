@@ -16,6 +16,8 @@ import pytest
 
 import ufm.commands.main
 import ufm.losses
+from ufm.networks import measures
+from ufm.runs import network_claims
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -116,8 +118,10 @@ def test_blocks_run_and_print_what_is_shown(page: str, tmp_path: Path, monkeypat
     # The README is read in a checkout.
     for folder in ("experiments", "figures") if page == README else ():
         (tmp_path / folder).symlink_to(ROOT / folder)
-    # A page may add a loss, which is nobody else's.
+    # A page may add a loss, a measure or a claim, which are nobody else's.
     monkeypatch.setattr(ufm.losses, "LOSSES", dict(ufm.losses.LOSSES))
+    monkeypatch.setattr(measures, "MEASURES", {})
+    monkeypatch.setattr(network_claims, "_REGISTERED", [])
     namespace = {"__name__": "documents"}
     for block in blocks_of(page):
         printed = io.StringIO()
