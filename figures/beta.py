@@ -16,7 +16,7 @@ def draw(results: Path) -> Drawing:
     with style():
         figure = Figure(figsize=(SINGLE_COLUMN, 3.4))
         axis = figure.subplots()
-        scatter(axis, every, lambda some: (some.comparison.beta, some.comparison.beta_fit_free))
+        scatter(axis, every, lambda some: (some.comparison.beta, some.comparison.beta_fit_free or np.nan))
         fitted, free = (
             np.array([getattr(some.comparison, name) for some in every]) for name in ("beta", "beta_fit_free")
         )

@@ -15,6 +15,7 @@ from ufm.losses import SoftmaxCurvature, get_loss
 from ufm.solvers import newton
 from ufm.solvers import reduced as reduced_module
 from ufm.solvers.elimination import Gram, linear_response, response
+from ufm.solvers.merging import merge_equal_labels
 from ufm.solvers.method import Point, SolveOptions
 from ufm.solvers.reduced import Reduced
 
@@ -227,7 +228,7 @@ def test_merged_equal_labels_give_the_unmerged_answer(loss: str, bias_decay: flo
     labels = soft_labels(rng, 5, 3)[rng.integers(5, size=14)]
     targets = ufm.Targets(labels, rng.dirichlet(np.full(14, 3.0)))
     problem = ufm.UFM(targets, 4, 0.02, 0.03, loss, bias_decay=bias_decay)
-    merged, inverse = newton._merge(problem)
+    merged, inverse = merge_equal_labels(problem)
     assert len(merged.targets) == len(labels.unique(dim=0)) < 14
     assert torch.equal(merged.targets.labels[inverse], targets.labels)
     whole = ufm.solve(problem, tol=1e-11)

@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ufm.labels.targets import PairTargets, Targets
 from ufm.solvers.certificate import Certificate, certify_evaluation
+from ufm.solvers.merging import merge_equal_labels
 from ufm.solvers.method import Point, SolveOptions
 from ufm.solvers.problem import UFM
 from ufm.solvers.reduced import Reduced, Reduction
@@ -75,7 +75,7 @@ class Newton:
     def iterate(self, problem: UFM, start: Point, options: SolveOptions) -> Iterator["Eliminated"]:
         """Yield the iterates from the start's classifier and bias; its features are not needed."""
         store = not options.stream
-        merged, inverse = (problem, None) if options.distributed else _merge(problem)
+        merged, inverse = (problem, None) if options.distributed else merge_equal_labels(problem)
         variables = _Variables(merged, start)
         x = variables.start
         whole = Reduced(merged, store=store, distributed=options.distributed)
@@ -397,25 +397,3 @@ def _subsets(problem: UFM, store: bool, options: SolveOptions) -> list[Reduced]:
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(options.seed))
     order = order[: sizes[0]].to(targets.weights.device)
     return [Reduced(problem, store=store, distributed=options.distributed, rows=order[:n]) for n in reversed(sizes)]
-
-
-def _merge(problem: UFM) -> tuple[UFM, Tensor | None]:
-    """Return the problem with equal labels merged, and the merged row of each target (None if none were equal)."""
-    targets = problem.targets
-    if isinstance(targets, PairTargets):
-        return problem, None
-    # Equal rows have equal products with any vector, so that sorting these brings them together.
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.rand(targets.num_classes, generator=generator, dtype=torch.float64).to(targets.labels)
-    key = (targets.labels * probe).sum(1)
-    order = key.argsort(stable=True)
-    labels = targets.labels[order]
-    new = torch.cat([key.new_ones(1, dtype=torch.bool), (labels[1:] != labels[:-1]).any(1)])
-    if bool(new.all()):
-        return problem, None
-    group = new.cumsum(0) - 1
-    inverse = torch.empty_like(order)
-    inverse[order] = group
-    weights = targets.weights.new_zeros(int(group[-1]) + 1).index_add_(0, group, targets.weights[order])
-    merged = Targets(labels[new], weights)
-    return dataclasses.replace(problem, targets=merged), inverse
