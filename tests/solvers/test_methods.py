@@ -236,6 +236,10 @@ def test_a_method_of_ones_own_gets_the_features_that_it_asks_for(needed: bool):
     assert solution.method == "own"
 
 
+def test_only_newtons_method_does_without_features():
+    assert [name for name, method in METHODS.items() if not method().needs_features] == ["newton"]
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_nan_targets_and_zero_penalties_are_refused():
     labels = np.eye(3)
