@@ -12,7 +12,7 @@ from ufm._support.arrays import check_choice, check_integer, check_number
 from ufm._support.structuring import strict_converter, structure
 from ufm.labels.laws import CutMix, Law, Unmixed
 from ufm.labels.laws import Mixup as MixupLaw
-from ufm.losses import LOSSES
+from ufm.losses import LOSSES, get_loss
 from ufm.runs.record import Training
 
 
@@ -106,7 +106,8 @@ class TrainConfig:
         """
         optimiser = self.optimiser
         penalised = optimiser.name == "sgd" and optimiser.weight_decay > 0 and self.network.etf_multiplier is None
-        return optimiser.weight_decay if penalised and self.loss == "cross_entropy" else None
+        theory = get_loss(self.loss).prediction_name
+        return optimiser.weight_decay if penalised and theory == "closed form" else None
 
     def training(self) -> Training:
         """Return what the record of a run says of its training."""

@@ -24,6 +24,7 @@ from experiments.training.processes import Processes, join, local_device, share_
 from ufm._support.arrays import check_integer
 from ufm._support.files import to_json
 from ufm._support.progress import progress_bar
+from ufm.losses import CrossEntropy, get_loss
 from ufm.runs.record import RunRecord, read_record, write_history, write_record
 
 
@@ -114,16 +115,19 @@ def train(
 
 
 def soft_loss(loss: str, logits: Float[Tensor, "n K"], a: Int[Tensor, "n"], b: Int[Tensor, "n"], lam: Tensor) -> Tensor:
-    """Return the mean loss (a scalar) with the labels lam e_a + (1 - lam) e_b; cross entropy or (1/2) ||z - y||^2."""
-    if loss == "mean_squared_error":
-        rows = torch.arange(len(lam), device=lam.device)
-        labels = torch.zeros_like(logits)
-        labels[rows, a] += lam
-        labels[rows, b] += 1 - lam
-        return (logits - labels).square().sum(1).mean() / 2
-    log_p = torch.log_softmax(logits, 1)
-    of_a, of_b = (log_p.gather(1, k[:, None])[:, 0] for k in (a, b))
-    return -(lam * of_a + (1 - lam) * of_b).mean()
+    """Return the mean loss (a scalar) of a network's own output, with the labels lam e_a + (1 - lam) e_b."""
+    if loss == CrossEntropy.name:
+        # Two entries of each row are enough.
+        log_p = torch.log_softmax(logits, 1)
+        of_a, of_b = (log_p.gather(1, k[:, None])[:, 0] for k in (a, b))
+        return -(lam * of_a + (1 - lam) * of_b).mean()
+    rows = torch.arange(len(lam), device=lam.device)
+    labels = torch.zeros_like(logits)
+    labels[rows, a] += lam
+    labels[rows, b] += 1 - lam
+    function = get_loss(loss)
+    # A network has a bias of its own, in the place of the loss's.
+    return function.value(logits - function.own_bias(logits.shape[1]), labels).mean()
 
 
 def learning_rate(config: OptimiserConfig, epochs: int, progress: float) -> float:
