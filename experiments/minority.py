@@ -31,7 +31,7 @@ from ufm._support.files import write_json
 
 
 @dataclass(frozen=True)
-class Config:
+class MinorityConfig:
     """What to solve."""
 
     num_classes: int = 10
@@ -64,7 +64,7 @@ def collapse_ratio(num_classes: int, alpha: float | None, decay: float) -> float
     return r / (num_classes // 2 * decay**2) - 1
 
 
-def points(config: Config) -> Iterator[dict[str, Any]]:
+def points(config: MinorityConfig) -> Iterator[dict[str, Any]]:
     """Yield one solve at a time; beside the given ratios, 10 % below and above the predicted collapse."""
     K, half = config.num_classes, config.num_classes // 2
     for decay, alpha in itertools.product(config.decays, config.alphas):
@@ -96,7 +96,7 @@ def points(config: Config) -> Iterator[dict[str, Any]]:
 
 def main() -> int:
     """Solve, print the curve and write the result file."""
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(MinorityConfig, description=__doc__)
     torch.set_num_threads(1)
     found = []
     for point in points(config):

@@ -32,7 +32,7 @@ _BATCH = 256
 
 
 @dataclass(frozen=True)
-class Config:
+class ExactnessConfig:
     """What to measure."""
 
     cases: int = 100_000
@@ -72,7 +72,7 @@ def labels_of(kind: str, K: int, rng: np.random.Generator) -> np.ndarray:
 KINDS = ("one-hot", "uniform", "nearly uniform", "mixup", "ties", "levels", "tiny")
 
 
-def batches(config: Config) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def batches(config: ExactnessConfig) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield (kind, labels (n, K), beta (n,)) until there are enough cases: K in 2..1000, beta in 1e-8..1e14."""
     rng = np.random.default_rng(config.seed)
     done = 0
@@ -132,7 +132,7 @@ def measure(kind: str, labels: np.ndarray, beta: np.ndarray, epsilon: float) -> 
 
 def main() -> int:
     """Measure, print a table and write the result file."""
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(ExactnessConfig, description=__doc__)
     ctx.prec = _BITS
     epsilon = float(np.finfo(config.dtype).eps)
     rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}

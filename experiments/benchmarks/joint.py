@@ -22,7 +22,7 @@ from ufm.losses import LOSSES
 
 
 @dataclass(frozen=True)
-class Config:
+class JointConfig:
     """What to compare."""
 
     num_classes: tuple[int, ...] = (3, 5, 10)
@@ -47,7 +47,7 @@ def laws(K: int) -> dict[str, Law]:
     }
 
 
-def rows(config: Config) -> Iterator[dict[str, Any]]:
+def rows(config: JointConfig) -> Iterator[dict[str, Any]]:
     """Yield one comparison at a time: the product of penalties is a multiple of the collapse threshold."""
     for K, loss in itertools.product(config.num_classes, LOSSES):
         for name, law in laws(K).items():
@@ -75,7 +75,7 @@ def rows(config: Config) -> Iterator[dict[str, Any]]:
 
 def main() -> int:
     """Compare, print the worst figures and write the result file."""
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(JointConfig, description=__doc__)
     found = list(rows(config))
     worst = {
         key: max(abs(row[key]) for row in found) for key in ("relative_difference", "gram_difference", "certified_gap")

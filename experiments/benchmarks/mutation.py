@@ -1,144 +1,100 @@
-"""Mutation testing: how many small changes of the code the tests notice.
+"""Mutation testing with mutmut: how many small changes of the library its tests notice.
 
-    python -m experiments.benchmarks.mutation [--per-module 25] [--out experiments/results/mutation/mutation.json]
+    python -m experiments.benchmarks.mutation [--per-module 8] [--out experiments/results/mutation/mutation.json]
 
-Mutants are drawn at random (with a fixed seed) from all single changes of an operator, comparison, constant, boolean
-or keyword default in the modules' functions. Each is put into a copy of the committed tree, where the module's tests
-run with -x: a failure, an error or a time-out kills it. Survivors are listed with their line.
+mutmut makes every mutant of `ufm` in ./mutants and notes which tests reach which function (`[tool.mutmut]` in
+pyproject.toml). A seeded sample of each module's mutants is then tested. A failed test or a time-out kills a mutant;
+one that no test reaches survives. Run again after an interruption, it tests the mutants without a result; delete
+./mutants to begin anew.
 """
 
-import ast
-import copy
-import json
 import os
 import random
-import shutil
+import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 
-from ufm._support.files import write_json
-
-ROOT = Path(__file__).parents[2]
-
-# Which tests are about which module; the first to notice most come first.
-TESTS = {
-    "special": ["special", "response"],
-    "etf": ["etf"],
-    "targets": ["targets", "laws", "shape"],
-    "laws": ["laws", "targets"],
-    "quadrature": ["laws", "targets"],
-    "losses": ["losses", "response"],
-    "response": ["response", "theory"],
-    "theory": ["theory", "shape", "response", "laws"],
-    "shape": ["shape", "theory"],
-    "certificate": ["certificate"],
-}
-
-SWAPS = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.FloorDiv: ast.Mult,
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.And: ast.Or, ast.Or: ast.And, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.BitAnd: ast.BitOr, ast.USub: ast.UAdd,
-}  # fmt: skip
+from ufm._support.files import atomic_path, write_json
 
 
 @dataclass(frozen=True)
-class Config:
+class MutationConfig:
     """What to mutate."""
 
-    per_module: int = 25
+    per_module: int = 8
     """mutants drawn from each module"""
     seed: int = 0
     """of the draw"""
-    timeout: float = 300.0
-    """seconds for one mutant's tests"""
-    modules: tuple[str, ...] = tuple(TESTS)
-    """modules of the library"""
+    modules: tuple[str, ...] = ()
+    """modules as in ufm.labels.laws; all if none is given"""
     out: str = "experiments/results/mutation/mutation.json"
-    """result file"""
+    """result file; a README.md with the survivors lies beside it"""
 
 
-def mutants(source: str) -> list[tuple[int, str, str]]:
-    """Return (line, description, mutated source) of every single change."""
-    found = []
-    tree = ast.parse(source)
-    for index, node in enumerate(ast.walk(tree)):
-        for description, change in changes(node):
-            mutated = copy.deepcopy(tree)
-            twin = next(n for i, n in enumerate(ast.walk(mutated)) if i == index)
-            change(twin)
-            found.append((getattr(node, "lineno", 0), description, ast.unparse(mutated)))
+def mutmut(*words: str) -> str:
+    """Run mutmut with hypothesis derandomised and one thread a process, and return what it prints."""
+    environment = {**os.environ, "CI": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "mutmut", *words]
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False).stdout
+
+
+def statuses() -> dict[str, dict[str, str]]:
+    """Return the status of every mutant by module and name."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for module, function, status in re.findall(r"^ +([\w.]+)\.(x[_ǁ].+): (.+)$", mutmut("results", "--all", "1"), re.M):
+        found[module][f"{module}.{function}"] = status
     return found
 
 
-def changes(node: ast.AST) -> Iterator[tuple[str, Callable[[Any], None]]]:
-    """Yield (description, function that changes the node in place)."""
-    if isinstance(node, ast.BinOp | ast.UnaryOp | ast.BoolOp | ast.AugAssign) and type(node.op) in SWAPS:
-        new = SWAPS[type(node.op)]
-        yield f"{type(node.op).__name__} -> {new.__name__}: {ast.unparse(node)[:80]}", lambda n: setattr(n, "op", new())
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-        new_comparison = SWAPS[type(node.ops[0])]
-        yield (
-            f"{type(node.ops[0]).__name__} -> {new_comparison.__name__}: {ast.unparse(node)[:80]}",
-            lambda n: n.ops.__setitem__(0, new_comparison()),
-        )
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
-        yield f"constant {node.value} -> {node.value + 1}", lambda n: setattr(n, "value", n.value + 1)
-    if isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        yield f"constant {node.value} -> {not node.value}", lambda n: setattr(n, "value", not n.value)
+def change(mutant: str) -> str:
+    """Return the lines that a mutant takes out and puts in."""
+    lines = mutmut("show", mutant).splitlines()
+    return "\n".join(line for line in lines if re.match(r"[-+](?![-+])", line))
 
 
-def survives(tree: Path, module: str, mutated: str, timeout: float) -> bool:
-    """Return whether the module's tests pass with the mutated source."""
-    path = tree / "ufm" / f"{module}.py"
-    original = path.read_text(encoding="utf-8")
-    path.write_text(mutated, encoding="utf-8")
-    tests = [f"tests/test_{name}.py" for name in TESTS[module]]
-    environment = {**os.environ, "CI": "1", "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        finished = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
-            cwd=tree, env=environment, capture_output=True, timeout=timeout, check=False,
-        )  # fmt: skip
-        return finished.returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
-    finally:
-        path.write_text(original, encoding="utf-8")
+def page(config: MutationConfig, modules: dict[str, dict]) -> str:
+    """Return the survivors as Markdown."""
+    drawn = sum(row["drawn"] for row in modules.values())
+    survivors = [survivor for row in modules.values() for survivor in row["survivors"]]
+    parts = [
+        "# Mutants that survive",
+        f"{drawn - len(survivors)} of {drawn} mutants are noticed: {config.per_module} of each module, drawn with seed "
+        f"{config.seed}\nby `python -m experiments.benchmarks.mutation`. The others are",
+        *(f"`{one['mutant']}` ({one['status']})\n\n```diff\n{one['change']}\n```" for one in survivors),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> int:
-    """Draw the mutants, run the tests on each, print and write what survived."""
-    config = tyro.cli(Config, description=__doc__)
-    # Modules measured earlier with the same draw stay in the result file.
-    drawn_alike = {"per_module": config.per_module, "seed": config.seed}
-    earlier = json.loads(Path(config.out).read_text(encoding="utf-8")) if Path(config.out).exists() else {}
-    rows = earlier.get("modules", {}) if earlier.get("draw") == drawn_alike else {}
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        ignore = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__")
-        shutil.copytree(ROOT, tree, ignore=ignore)
-        for module in config.modules:
-            every = mutants((tree / "ufm" / f"{module}.py").read_text(encoding="utf-8"))
-            drawn = random.Random(config.seed).sample(every, min(config.per_module, len(every)))
-            survivors = []
-            for line, description, mutated in drawn:
-                if survives(tree, module, mutated, config.timeout):
-                    survivors.append({"line": line, "change": description})
-                    print(f"survived: {module}.py:{line} {description}", flush=True)
-            rows[module] = {"possible": len(every), "drawn": len(drawn), "survivors": survivors}
-            print(f"{module}: {len(drawn) - len(survivors)} of {len(drawn)} killed", flush=True)
-            total = sum(row["drawn"] for row in rows.values())
-            killed = total - sum(len(row["survivors"]) for row in rows.values())
-            result = {"draw": drawn_alike, "modules": rows, "killed": killed, "drawn": total}
-            result["fraction"] = killed / total
-            write_json(Path(config.out), result)
+    """Draw the mutants, test them, and write what survived."""
+    config = tyro.cli(MutationConfig, description=__doc__)
+    # A pattern that no mutant matches: mutmut makes all mutants, runs the tests once for its map, and stops.
+    mutmut("run", "none")
+    every = statuses()
+    modules = config.modules or sorted(every)
+    drawn = {
+        module: random.Random(config.seed).sample(sorted(every[module]), min(config.per_module, len(every[module])))
+        for module in modules
+    }
+    mutmut("run", *(name for module in modules for name in drawn[module] if every[module][name] == "not checked"))
+    now = statuses()
+    rows = {}
+    for module in modules:
+        alive = [name for name in drawn[module] if now[module][name] not in ("killed", "timeout", "segfault")]
+        survivors = [{"mutant": name, "status": now[module][name], "change": change(name)} for name in alive]
+        rows[module] = {"possible": len(every[module]), "drawn": len(drawn[module]), "survivors": survivors}
+        print(f"{module}: {len(drawn[module]) - len(alive)} of {len(drawn[module])} killed", flush=True)
+    total = sum(row["drawn"] for row in rows.values())
+    killed = total - sum(len(row["survivors"]) for row in rows.values())
+    result = {"draw": {"per_module": config.per_module, "seed": config.seed}, "modules": rows}
+    write_json(Path(config.out), {**result, "killed": killed, "drawn": total, "fraction": killed / total})
+    with atomic_path(Path(config.out).parent / "README.md") as temporary:
+        temporary.write_text(page(config, rows), encoding="utf-8")
     return 0
 
 

@@ -24,7 +24,7 @@ LIMIT = 1e-13
 
 
 @dataclass(frozen=True)
-class Config:
+class PrecisionConfig:
     """What to solve."""
 
     num_classes: tuple[int, ...] = (3, 5, 10, 30)
@@ -41,7 +41,7 @@ class Config:
     """result file"""
 
 
-def rows(config: Config) -> Iterator[dict[str, Any]]:
+def rows(config: PrecisionConfig) -> Iterator[dict[str, Any]]:
     """Yield one solve at a time."""
     for K, decay in itertools.product(config.num_classes, config.decays):
         law = ufm.Mixup(K)
@@ -64,7 +64,7 @@ def rows(config: Config) -> Iterator[dict[str, Any]]:
 
 def main() -> int:
     """Solve, print the worst figures by K and penalty, and write the result file."""
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(PrecisionConfig, description=__doc__)
     torch.set_num_threads(1)
     found = list(rows(config))
     worst = []

@@ -32,7 +32,7 @@ from ufm._support.files import write_json
 
 
 @dataclass(frozen=True)
-class Config:
+class RaceConfig:
     """What to race."""
 
     case: tuple[str, ...] = ("a", "b", "c")
@@ -106,7 +106,7 @@ def baseline(name: str, case: ufm.UFM, gap: float, limit: float) -> dict[str, An
     return {"seconds": clock, "reached": reached, "steps": steps, "relative_gap": lowest, "seconds_to_gap": marks}
 
 
-def race(config: Config) -> list[dict[str, Any]]:
+def race(config: RaceConfig) -> list[dict[str, Any]]:
     """Return a row for each problem and method."""
     found = []
     for name in config.case:
@@ -130,7 +130,7 @@ def race(config: Config) -> list[dict[str, Any]]:
 
 def main() -> int:
     """Race and write the result file."""
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(RaceConfig, description=__doc__)
     torch.set_num_threads(config.threads)
     rows = race(config)
     command = "python -m experiments.benchmarks.race"

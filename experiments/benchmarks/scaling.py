@@ -30,7 +30,7 @@ NUM_CLASSES, DIM, DECAYS = 30, 32, (5e-4, 5e-3)
 
 
 @dataclass(frozen=True)
-class Config:
+class ScalingConfig:
     """What to measure."""
 
     nodes: tuple[int, ...] = (2, 7, 23, 72, 230, 728, 2299)
@@ -98,7 +98,7 @@ def main() -> int:
         if found is not None:
             print(json.dumps(found), flush=True)
         return 0
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(ScalingConfig, description=__doc__)
     rows: list[dict[str, Any]] = []
     kinds = [
         ("stored", 1, config.threads, False, False),

@@ -31,7 +31,7 @@ _LBFGS_TOLERANCE = 1e-8
 
 
 @dataclass(frozen=True)
-class Config:
+class SpeedConfig:
     """What to measure."""
 
     repeats: int = 9
@@ -140,7 +140,7 @@ def orbits(K: int, repeats: int) -> dict[str, float]:
 
 def main() -> int:
     """Measure, print and write the result file."""
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(SpeedConfig, description=__doc__)
     if config.threads:
         torch.set_num_threads(config.threads)
     result = {

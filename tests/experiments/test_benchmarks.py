@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 
 def worst_of(cases: int, seed: int) -> float:
     ctx.prec = exactness._BITS
-    config = exactness.Config(cases=cases, seed=seed)
+    config = exactness.ExactnessConfig(cases=cases, seed=seed)
     epsilon = float(np.finfo(float).eps)
     return max(
         case["logits"] if case["finite"] else np.inf
@@ -46,7 +46,7 @@ def test_the_interval_oracle_agrees_with_mpmath():
 @pytest.mark.slow
 @pytest.mark.parametrize("K", [3, 5, 10])
 def test_joint_optima_agree_with_direct_solves(K: int):
-    for row in joint.rows(joint.Config(num_classes=(K,), nodes=3, seed=1)):
+    for row in joint.rows(joint.JointConfig(num_classes=(K,), nodes=3, seed=1)):
         assert row["converged"], row
         assert row["relative_difference"] < 1e-12, row
         assert row["gram_difference"] < 1e-6, row

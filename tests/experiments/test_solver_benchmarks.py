@@ -25,7 +25,7 @@ def documented_row(words: str) -> str:
 
 
 def test_precision_on_a_few_fresh_starts():
-    for row in precision.rows(precision.Config(num_classes=(3, 4), decays=(2e-2,), nodes=3, seeds=2)):
+    for row in precision.rows(precision.PrecisionConfig(num_classes=(3, 4), decays=(2e-2,), nodes=3, seeds=2)):
         assert row["relative_gap"] <= precision.LIMIT
         assert row["relative_gradient"] <= precision.LIMIT
         assert abs(row["above_closed_form"]) <= precision.LIMIT
@@ -43,7 +43,7 @@ def test_committed_precision_is_what_the_documents_say():
 
 
 def test_a_short_race_has_the_solver_first():
-    rows = race.race(race.Config(case=("a",), limit=0.5, repeats=1))
+    rows = race.race(race.RaceConfig(case=("a",), limit=0.5, repeats=1))
     assert [row["method"] for row in rows] == ["ufm newton", *race.OPTIMISERS]
     assert rows[0]["reached"]
     assert all(np.isfinite(row["relative_gap"]) for row in rows)
