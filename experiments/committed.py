@@ -31,7 +31,7 @@ class Committed:
         """Return a JSON file's content; raise ValueError if it is missing or damaged."""
         try:
             return json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ValueError(
                 f"results: got {str(self.folder / name)!r}, expected a committed result ({error})"
             ) from error

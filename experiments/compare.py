@@ -78,6 +78,10 @@ def compare_run(run: TrainedRun, recording: Recording, out: Path, *, keep: Seque
         interpolation=interpolation(network, data, run.config.evaluation_mixing()),
         configuration=run.record.configuration,
         history=run.record.history,
+        # Of a demo, which keeps its own beside the network's.
+        theory=run.record.theory,
+        solves=run.record.solves,
+        checks=run.record.checks,
     )
     record = replace(record, calibration=calibration(network, data, first, record))
     write_record(record, out)

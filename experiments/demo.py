@@ -95,6 +95,9 @@ def run(config: DemoConfig, *, progress: bool = True) -> int:
     solves = _solves(verification)
     print_solves(solves)
 
+    # An older run's report must not stand beside new numbers, whenever this run is killed.
+    for name in ("report.html", PLANAR):
+        (out / name).unlink(missing_ok=True)
     print(f"2/5  network: a small CNN on scikit-learn's digits with mixup, {config.train.epochs} epochs")
     data = load_data(config.train.data)
     train(config.train, data, out, progress=progress)
@@ -125,11 +128,8 @@ def run(config: DemoConfig, *, progress: bool = True) -> int:
     record = replace(record, checks=exact_claims(verification, record.comparisons))
 
     print("5/5  figures and report")
-    # An older run's report must not stand beside new numbers, whenever this run is killed.
-    for name in ("report.html", PLANAR):
-        (out / name).unlink(missing_ok=True)
-    _save_planar(out / PLANAR, activations, record.comparison)
     write_record(record, out)
+    _save_planar(out / PLANAR, activations, record.comparison)
     # As read back from disk, so that `ufm report` on the folder makes the same page.
     made = report([read_run(out)], f"python -m experiments.demo --out {config.out}")
     [section] = made.sections

@@ -97,7 +97,7 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def chosen(configs: dict[str, TrainConfig], only: Sequence[str]) -> dict[str, TrainConfig]:
-    """Return the runs called `only`, all if empty; raise ValueError for a name that there is not."""
+    """Return the runs called `only`, all if empty; raise ValueError for an unknown name."""
     for name in only:
         check_choice("only", name, tuple(configs))
     return {name: config for name, config in configs.items() if not only or name in only}

@@ -19,7 +19,9 @@ from ufm.plotting import style
 RESULTS, OUTPUT = "experiments/results", "figures/output"
 # Of figures with thousands of points, which would take megabytes at full resolution.
 SCREEN_DPI, _DPI = 200, 300
-_HEAD = "# Figures\n\nDrawn by `make figures` from committed results, as PNG and, not committed, as PDF."
+# How every such page begins, and the rest of its first paragraph.
+_BEGINNING = "# Figures\n\nDrawn by `make figures` from committed results"
+_HEAD = f"{_BEGINNING}, as PNG and, not committed, as PDF."
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def draw_all(names: Sequence[str], results: Path, out: Path) -> None:
         for path in save(draw(name, results), name, out):
             print(path, flush=True)
     page = out / "README.md"
-    if not page.is_file() or page.read_text(encoding="utf-8").startswith(_HEAD):
+    if not page.is_file() or page.read_text(encoding="utf-8").startswith(_BEGINNING):
         with atomic_path(page) as temporary:
             temporary.write_text(gallery(out), encoding="utf-8")
 

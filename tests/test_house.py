@@ -35,7 +35,7 @@ def imported(path: Path) -> Iterator[str]:
     """Yield the modules of the package that a file imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names if name.name in MODULES)
+            yield from (name.name for name in node.names if name.name.split(".")[0] == "ufm")
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names = [f"{node.module}.{name.name}" for name in node.names]
             yield from (name if name in MODULES else node.module for name in names if node.module.startswith("ufm"))

@@ -106,8 +106,8 @@ class TrainConfig:
         """
         optimiser = self.optimiser
         penalised = optimiser.name == "sgd" and optimiser.weight_decay > 0 and self.network.etf_multiplier is None
-        theory = get_loss(self.loss).prediction_name
-        return optimiser.weight_decay if penalised and theory == "closed form" else None
+        predicted = get_loss(self.loss).prediction_name == "closed form"
+        return optimiser.weight_decay if penalised and predicted else None
 
     def training(self) -> Training:
         """Return what the record of a run says of its training."""

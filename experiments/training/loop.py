@@ -223,6 +223,14 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
+def _earlier(out: Path) -> RunRecord | None:
+    """Return the record that is there; None if it is damaged or gone: the checkpoint holds what is needed to go on."""
+    try:
+        return read_record(out)
+    except ValueError:
+        return None
+
+
 def _begin_record(
     out: Path,
     config: TrainConfig,
@@ -236,8 +244,7 @@ def _begin_record(
     Without a session nothing is to be trained, and a record that fits the checkpoint stays, comparisons included.
     """
     sessions: list[dict[str, Any]] = []
-    if history:
-        earlier = read_record(out)
+    if history and (earlier := _earlier(out)) is not None:
         if session is None and list(earlier.history) == json.loads(to_json(history)):
             return
         sessions = earlier.configuration.get("sessions", [])

@@ -158,13 +158,13 @@ def test_a_picture_that_cannot_be_drawn_says_why(folders: list[Path]):
     some = theory_network(4)
     # No sample is of the classes 0, 1 and 2 only.
     few = dataclasses.replace(some, class_a=some.class_a * 0 + 3)
-    html = report([dataclasses.replace(run, samples=few, num_classes=4)], "").html()
+    html = report([dataclasses.replace(run, recorded=few, num_classes=4)], "").html()
     assert len(assert_sound(html).of("img")) == 5
     assert "Not drawn: classes: got (0, 1, 2), of which no sample is" in html
 
 
 def test_a_run_without_samples_has_the_pictures_that_need_none(folders: list[Path]):
-    html = report([dataclasses.replace(read_run(folders[0]), samples=None, folder=None)], "").html()
+    html = report([dataclasses.replace(read_run(folders[0]), recorded=None, folder=None)], "").html()
     assert len(assert_sound(html).of("img")) == 4
     assert "Not drawn" not in html
 

@@ -59,7 +59,7 @@ def full_record() -> RunRecord:
 
 
 def plain(record: RunRecord) -> dict[str, Any]:
-    return dataclasses.asdict(dataclasses.replace(record, folder=None, source="", samples=None))
+    return dataclasses.asdict(dataclasses.replace(record, name="", folder=None, source="", recorded=None))
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path):
@@ -71,7 +71,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path):
     assert back.checks is not None
     assert back.checks[0].kind is ClaimKind.GRAM
     assert back.folder == tmp_path
-    write_record(back, tmp_path / "again")
+    write_record(dataclasses.replace(back, name=record.name), tmp_path / "again")
     for name in ("run.json", "metrics.jsonl"):
         assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
@@ -150,7 +150,6 @@ def test_a_damaged_record_is_refused_where_it_is_damaged(
         ("run.json", "[" * 100_000, "expected a record of a run"),
         ("metrics.jsonl", "[1]\n", "metrics.jsonl.*expected an object on each line"),
         ("metrics.jsonl", "{\n", "metrics.jsonl.*expected a file of JSON lines"),
-        ("summary.safetensors", "x", "summary.safetensors"),
     ],
 )
 def test_damaged_files_are_named(folder: Path, tmp_path: Path, name: str, content: str, complaint: str):
@@ -158,6 +157,14 @@ def test_damaged_files_are_named(folder: Path, tmp_path: Path, name: str, conten
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=complaint):
         read_record(tmp_path)
+
+
+def test_damaged_samples_are_named_once_they_are_asked_for(folder: Path, tmp_path: Path):
+    (tmp_path / "run.json").write_text((folder / "run.json").read_text())
+    (tmp_path / "summary.safetensors").write_text("x")
+    run = read_record(tmp_path)
+    with pytest.raises(ValueError, match=r"summary\.safetensors"):
+        _ = run.samples
 
 
 def test_a_run_that_is_not_compared_is_no_run_to_report(tmp_path: Path):
@@ -180,7 +187,8 @@ def test_a_run_without_files_beside_it_says_which_are_missing(tmp_path: Path):
 
 def test_a_record_can_be_made_of_plain_values(folder: Path):
     value = json.loads((folder / "run.json").read_text())
-    run = demo_run(value, folder, "here")
+    run = demo_run(value | {"name": "moved"}, folder, "here")
+    # A run is called as its folder is.
     assert (run.name, run.source) == ("tiny", "here")
 
 

@@ -7,6 +7,7 @@ networks are held against; or is refused there by its name.
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import cvxpy as cp
 import numpy as np
@@ -14,8 +15,11 @@ import pytest
 import torch
 
 import ufm
-from ufm import losses
+import ufm.losses
+from tests.helpers.training import small, trained
 from ufm.losses import CrossEntropy, Curvature, DiagonalCurvature, Loss, MeanSquaredError, Restoration, register_loss
+from ufm.losses.base import counted_sum
+from ufm.runs.record import Training
 from ufm.runs.verification import verify
 
 
@@ -79,7 +83,7 @@ class PlainSquares(MeanSquaredError):  # noqa: N818
         return 0.0
 
     def dual(self, residual, labels, counts=None):
-        return -losses._sum(residual.square() / 2 + residual * labels, counts)
+        return -counted_sum(residual.square() / 2 + residual * labels, counts)
 
     def restoration(self, mean, average) -> Restoration | None:
         return Restoration(mean, gain=((mean @ mean) / 2 + mean @ average).item())
@@ -314,13 +318,28 @@ def test_verification_refuses_a_penalty_on_a_bias_that_the_closed_form_has_witho
         verify(ufm.Mixup(3), 3, 0.02, 0.02, loss=loss_of(row).name, bias_decay=0.1)
 
 
-def test_the_prediction_for_networks_is_named_or_refused(row: Row):
+def test_the_prediction_for_networks_is_named_or_refused_by_the_report(row: Row, monkeypatch: pytest.MonkeyPatch):
     loss = loss_of(row)
+    monkeypatch.setattr(ufm.losses, "LOSSES", ufm.losses.LOSSES | {loss.name: loss})
+    assert loss.prediction_name == row.prediction
     if row.prediction is None:
-        with pytest.raises(ValueError, match=f"^loss: got '{loss.name}', which has no prediction for networks here"):
-            _ = loss.prediction_name
+        with pytest.raises(ValueError, match=f"^loss: got '{loss.name}', of which the theory predicts nothing"):
+            _ = Training(loss=loss.name).predicted_by
     else:
-        assert loss.prediction_name == row.prediction
+        assert Training(loss=loss.name).predicted_by == row.prediction
+
+
+def test_a_network_is_trained_with_a_loss_of_which_nothing_is_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    loss = BinaryCrossEntropy()
+    monkeypatch.setattr(ufm.losses, "LOSSES", dict(ufm.losses.LOSSES))
+    register_loss(loss)
+    config = small(loss=loss.name, epochs=1, measure_every=1)
+    assert config.classifier_decay is None
+    history = trained(config, tmp_path).history
+    # Near the start every probability is a half: ten times log 2.
+    assert history[0]["loss"] == pytest.approx(10 * math.log(2), rel=0.2)
 
 
 def test_an_object_of_no_class_of_ours_keeps_what_it_has_and_registers_twice(monkeypatch: pytest.MonkeyPatch):

@@ -18,8 +18,8 @@ def strict_converter() -> cattrs.Converter:
     arrays are lists, NumPy's or annotated by jaxtyping alike.
     """
     converter = cattrs.Converter(forbid_extra_keys=True)
-    for kinds in ((bool,), (int,), (str,)):
-        converter.register_structure_hook(kinds[0], _exactly(*kinds))
+    for kind in (bool, int, str):
+        converter.register_structure_hook(kind, _exactly(kind))
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook_func(_is_array, lambda value, _: _array(value))
     converter.register_unstructure_hook_func(_is_array, lambda value: np.asarray(value).tolist())

@@ -33,7 +33,7 @@ _DESCRIPTION = (
 def main(args: list[str] | None = None) -> int:
     """Run the command line and return its exit status; exit with status 2 for words that cannot be parsed."""
     words = sys.argv[1:] if args is None else args
-    # The pictures' captions name this command, which drew them once.
+    # A command once; it says what took its place.
     if words[:1] == ["figures"]:
         print(
             f"ufm: error: figures are drawn in a checkout, by: {shlex.join(['python', '-m', *words])}", file=sys.stderr

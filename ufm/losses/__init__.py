@@ -6,7 +6,6 @@ multiplicity of each column (see `ufm.prox_logsumexp`), so that a label with few
 distinct values.
 """
 
-from functools import cache
 from typing import Any
 
 from ufm._support.arrays import check_choice
@@ -50,18 +49,18 @@ def register_loss(loss: object) -> None:
     missing = [member for member in needed if not hasattr(loss, member)]
     if missing:
         raise ValueError(f"loss: got {type(loss).__name__} without {', '.join(missing)}, expected the members of Loss")
-    loss = loss if isinstance(loss, Loss) else _completed(loss)
-    if loss.name in LOSSES and LOSSES[loss.name] is not loss:
-        raise ValueError(f"loss: got the name {loss.name!r}, which is taken, expected none of {', '.join(LOSSES)}")
-    LOSSES[loss.name] = loss
+    completed = loss if isinstance(loss, Loss) else _completed(loss)
+    known = LOSSES.get(completed.name)
+    if known is not None and getattr(known, "given", known) is not loss:
+        raise ValueError(f"loss: got the name {completed.name!r}, which is taken, expected none of {', '.join(LOSSES)}")
+    LOSSES[completed.name] = completed
 
 
-@cache
 def _completed(given: Any) -> Loss:
     """Return a loss with the members of an object that is no `Loss`, and the defaults for those that it lacks."""
     own = {member: getattr(given, member) for member in vars(Loss) if member[0] != "_" and hasattr(given, member)}
     members = {name: staticmethod(value) if callable(value) else value for name, value in own.items()}
-    return type(type(given).__name__, (Loss,), {"name": given.name, **members})()
+    return type(type(given).__name__, (Loss,), {"name": given.name, "given": given, **members})()
 
 
 def get_loss(name: str) -> Loss:

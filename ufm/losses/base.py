@@ -55,7 +55,7 @@ class Loss(ABC):
 
     A subclass has to supply `name`, `value`, `predict`, `curvature` and `dual`. The other members either follow from
     these or have a default: no bias of its own, no certificate with an unpenalised bias, and a ValueError that names
-    the loss where a closed form, a conic form or a prediction for networks is asked for.
+    the loss where a closed form or a conic form is asked for.
 
     Attributes
     ----------
@@ -149,12 +149,12 @@ class Loss(ABC):
         raise self._lacks("closed form")
 
     @property
-    def prediction_name(self) -> str:
-        """Which prediction of `ufm.compare` is the theory's for networks trained with this loss.
+    def prediction_name(self) -> str | None:
+        """Which prediction of `ufm.compare` is the theory's for networks trained with this loss, or None if none is.
 
-        "closed form" or "straight line"; by default raises ValueError.
+        "closed form" or "straight line".
         """
-        raise self._lacks("prediction for networks")
+        return None
 
     def conic(self, logits: Any, labels: Float[np.ndarray, "N K"]) -> Any:
         """Return the loss of each row as a convex cvxpy expression (N,) of the cvxpy expression `logits` (N, K).

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jinja2
 
-import ufm
 from ufm._support.files import atomic_path, to_json
+from ufm._support.version import VERSION
 from ufm.reports.pictures import CLASSES, Picture, draw
 from ufm.reports.tables import Table, accuracy_of, number, overview, run_tables
 from ufm.runs.claims import Claim, Verdict, count, families
@@ -97,7 +97,7 @@ class Report:
             verdicts=verdicts,
             matrix=claim_matrix(self.sections) if len(self.sections) > 1 else None,
             overview=overview([section.run for section in self.sections], training=True),
-            version=ufm.__version__,
+            version=VERSION,
         )
 
     def write(self, path: str | Path) -> Path:

@@ -121,7 +121,7 @@ def _recorded(file: Path, source: str, training: Training) -> RunRecord:
         {said.get("mode", "recorded"): activations},
         law,
         training,
-        samples=activations,
+        recorded=activations,
         source=source,
         configuration={"recording": said},
     )

@@ -5,6 +5,7 @@ a straight line in the label, whose closed form that is; without mixing, the the
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,9 @@ def network_claims(run: RunRecord) -> list[Claim]:
     claims = [*_same_class(run, first), *_different_class(run, first), *_layers(run), *_calibration(run)]
     for mode in others:
         claims += [*_same_class(run, mode), *_different_class(run, mode)]
-    return claims + [claim for further in _REGISTERED for mode in run.modes for claim in further(run, mode)]
+    return claims + [
+        replace(claim, mode=mode) for further in _REGISTERED for mode in run.modes for claim in further(run, mode)
+    ]
 
 
 def evidence(run: RunRecord, mode: str) -> str:

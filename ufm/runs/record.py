@@ -79,7 +79,10 @@ class Training:
     @property
     def predicted_by(self) -> str:
         """Which prediction of a comparison is the theory's for this loss."""
-        return get_loss(self.loss).prediction_name
+        name = get_loss(self.loss).prediction_name
+        if name is None:
+            raise ValueError(f"loss: got {self.loss!r}, of which the theory predicts nothing for networks")
+        return name
 
     @property
     def description(self) -> str:
@@ -220,8 +223,8 @@ class RunRecord:
         Of a demo.
     schema : int
         Number of the schema.
-    samples : Activations or None
-        Recorded samples in the first mode. Not part of run.json.
+    recorded : Activations or None
+        Recorded samples in the first mode, where they are at hand. Not part of run.json.
     folder : Path or None
         Where the run is kept. Not part of run.json.
     source : str
@@ -242,7 +245,7 @@ class RunRecord:
     theory: TheoryCurve | None = None
     solves: Sequence[SolveRecord] = ()
     schema: int = SCHEMA
-    samples: Activations | None = None
+    recorded: Activations | None = None
     folder: Path | None = None
     source: str = ""
 
@@ -265,6 +268,14 @@ class RunRecord:
         """Return a figure of the last epoch that has it, or None."""
         found = [row[name] for row in self.history if isinstance(row.get(name), int | float)]
         return found[-1] if found else None
+
+    @cached_property
+    def samples(self) -> Activations | None:
+        """Recorded samples in the first mode, read when they are first asked for; None if none were kept."""
+        if self.recorded is not None or self.folder is None:
+            return self.recorded
+        kept = [self.folder / name for name in _SAMPLES if (self.folder / name).is_file()]
+        return load(kept[0]) if kept else None
 
     @cached_property
     def layer_planes(self) -> dict[str, np.ndarray]:
@@ -290,7 +301,7 @@ def mode_words(mode: str) -> str:
 
 _CONVERTER = strict_converter()
 # What run.json does not hold.
-_ELSEWHERE = ("history", "samples", "folder", "source")
+_ELSEWHERE = ("history", "recorded", "folder", "source")
 
 
 def write_record(record: RunRecord, folder: str | Path) -> None:
@@ -302,7 +313,7 @@ def write_record(record: RunRecord, folder: str | Path) -> None:
         If a file cannot be written; the earlier one is then as it was.
     """
     write_history(record.history, folder)
-    plain = _CONVERTER.unstructure(dataclasses.replace(record, history=(), samples=None, folder=None))
+    plain = _CONVERTER.unstructure(dataclasses.replace(record, history=(), recorded=None, folder=None))
     kept = {"schema": SCHEMA} | {name: value for name, value in plain.items() if name not in _ELSEWHERE}
     # A line per entry: readable as a diff, and a tenth of the size of numbers on lines of their own.
     lines = [f"  {json.dumps(name)}: {to_json(value, indent=None)}" for name, value in kept.items()]
@@ -335,8 +346,7 @@ def read_record(folder: str | Path, source: str | None = None) -> RunRecord:
     value = _read(place / RECORD, "a record of a run")
     record = structure_record(value, place, str(folder) if source is None else source)
     history = _read_rows(place / METRICS) if (place / METRICS).is_file() else ()
-    kept = [place / name for name in _SAMPLES if (place / name).is_file()]
-    return dataclasses.replace(record, history=history, samples=load(kept[0]) if kept else None)
+    return dataclasses.replace(record, history=history)
 
 
 def structure_record(value: Any, folder: Path, source: str) -> RunRecord:
@@ -364,7 +374,8 @@ def structure_record(value: Any, folder: Path, source: str) -> RunRecord:
             raise ValueError(f"runs: got {where!r} without {', '.join(missing)} in {mode} mode, expected both")
         if "network" not in comparison.curves:
             raise ValueError(f"runs: got {where!r} without the network's curve in {mode} mode, expected one")
-    return dataclasses.replace(record, folder=folder, source=source)
+    # A run is called as its folder is, wherever that was moved.
+    return dataclasses.replace(record, name=folder.resolve().name, folder=folder, source=source)
 
 
 def _read(path: Path, kind: str) -> Any:
