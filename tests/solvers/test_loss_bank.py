@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import ufm
-import ufm.losses
 from tests.helpers.training import small, trained
+from ufm import losses
 from ufm.losses import CrossEntropy, Curvature, DiagonalCurvature, Loss, MeanSquaredError, Restoration, register_loss
 from ufm.losses.base import counted_sum
 from ufm.runs.record import Training
@@ -320,7 +320,7 @@ def test_verification_refuses_a_penalty_on_a_bias_that_the_closed_form_has_witho
 
 def test_the_prediction_for_networks_is_named_or_refused_by_the_report(row: Row, monkeypatch: pytest.MonkeyPatch):
     loss = loss_of(row)
-    monkeypatch.setattr(ufm.losses, "LOSSES", ufm.losses.LOSSES | {loss.name: loss})
+    monkeypatch.setattr(losses, "LOSSES", losses.LOSSES | {loss.name: loss})
     assert loss.prediction_name == row.prediction
     if row.prediction is None:
         with pytest.raises(ValueError, match=f"^loss: got '{loss.name}', of which the theory predicts nothing"):
@@ -333,8 +333,7 @@ def test_a_network_is_trained_with_a_loss_of_which_nothing_is_predicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     loss = BinaryCrossEntropy()
-    monkeypatch.setattr(ufm.losses, "LOSSES", dict(ufm.losses.LOSSES))
-    register_loss(loss)
+    monkeypatch.setitem(losses.LOSSES, loss.name, loss)
     config = small(loss=loss.name, epochs=1, measure_every=1)
     assert config.classifier_decay is None
     history = trained(config, tmp_path).history
