@@ -21,7 +21,7 @@ _RESAMPLES = 200
 
 def compared_run(
     name: str,
-    recorded: Mapping[str, Activations],
+    activations: Mapping[str, Activations],
     law: Law,
     training: Training,
     *,
@@ -34,8 +34,8 @@ def compared_run(
     ----------
     name : str
         Of the run.
-    recorded : dict
-        Activations by mode; at least one. Layers are taken from the first.
+    activations : dict
+        What was recorded, by mode; at least one. Layers are taken from the first.
     law : Law
         Of the training labels.
     training : Training
@@ -50,7 +50,7 @@ def compared_run(
     ValueError
         If recordings and law do not fit, as in `ufm.compare`.
     """
-    first = next(iter(recorded.values()))
+    first = next(iter(activations.values()))
     names = interpolation
     if names is None:
         names = dict.fromkeys((*first.layers, "features") if first.layers else ())
@@ -58,13 +58,13 @@ def compared_run(
         name=name,
         num_classes=len(first.classifier),
         training=training,
-        recordings={mode: some.description for mode, some in recorded.items()},
+        recordings={mode: some.description for mode, some in activations.items()},
         comparisons={
             mode: compare(some, law, weight_decay=training.classifier_decay, resamples=_RESAMPLES)
-            for mode, some in recorded.items()
+            for mode, some in activations.items()
         },
         layers=[Layer(**asdict(layer_pattern(first, layer)), interpolation=r2) for layer, r2 in names.items()],
-        measures={mode: found for mode, some in recorded.items() if (found := measures_of(some))},
+        measures={mode: found for mode, some in activations.items() if (found := measures_of(some))},
         **further,
     )
 
