@@ -233,7 +233,7 @@ def test_merged_equal_labels_give_the_unmerged_answer(loss: str, bias_decay: flo
     assert torch.equal(merged.targets.labels[inverse], targets.labels)
     whole = ufm.solve(problem, tol=1e-11)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(newton, "_merge", lambda problem: (problem, None))
+        patch.setattr(newton, "merge_equal_labels", lambda problem: (problem, None))
         apart = ufm.solve(problem, tol=1e-11)
     _same(whole, apart)
     for first, second in ((0, 0), *((i, j) for i in range(14) for j in range(i) if torch.equal(labels[i], labels[j]))):
