@@ -351,7 +351,7 @@ def test_minority_rows_coincide_from_the_predicted_ratio_on():
 
     for alpha in (None, 1.0):
         ratio = minority.collapse_ratio(4, alpha, 0.05)
-        config = minority.Config(4, (0.8 * ratio, 1.25 * ratio), (alpha,), (0.05,), 3)
+        config = minority.MinorityConfig(4, (0.8 * ratio, 1.25 * ratio), (alpha,), (0.05,), 3)
         found = {point["ratio"]: point for point in minority.points(config)}
         below, above = (found[ratio * factor] for factor in (0.8, 1.25))
         assert below["spread_rare"] > 1e-2
