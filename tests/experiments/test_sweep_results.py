@@ -23,7 +23,7 @@ def test_committed_sweeps_are_what_their_config_says(name: str, count: int):
     config, lines = read_sweep(COMMITTED / name)
     grid = read_grid(ROOT / "experiments" / "sweeps" / f"{name}.toml")
     points = grid.points()
-    assert grid_of(config["grid"], name) == grid
+    assert grid_of(config["grid"]) == grid
     assert config["points"] == len(points) == len(lines) == count
     assert {line["key"] for line in lines} == set(points)
     assert all(line["parameters"] == points[line["key"]].written() for line in lines)
@@ -52,23 +52,27 @@ def test_committed_readme_is_the_summary_of_the_committed_sweeps():
     assert text == summary([COMMITTED / "collapse", COMMITTED / "methods"])
 
 
-def test_summary_lists_points_that_disagree(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_summary_lists_points_that_disagree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def run(*words: str) -> int:
+        monkeypatch.setattr("sys.argv", ["sweep", *words])
+        return sweep.main()
+
     words = ["--num-classes", "3", "--nodes", "2", "--seed", "0", "1", "--weight-decay", "1e-3", "1e-305"]
-    assert (
-        sweep.main(["run", "--out", str(tmp_path / "one"), *words, "--feature-decay", "1e-305", "--max-iter", "5"]) == 1
-    )
+    assert run("run", "--out", str(tmp_path / "one"), *words, "--feature-decay", "1e-305", "--max-iter", "5") == 1
     lines: list[dict[str, Any]] = read_sweep(tmp_path / "one")[1]
     first, *rest = (line | {"collapsed": False} for line in lines)
     first["collapsed"] = True
     text = "\n".join(json.dumps(line) for line in (first, *rest)) + "\n"
     (tmp_path / "one" / "points.jsonl").write_text(text)
-    assert sweep.main(["summary", str(tmp_path / "one"), "--out", str(tmp_path / "README.md")]) == 0
+    assert run("summary", str(tmp_path / "one"), "--out", str(tmp_path / "README.md")) == 0
     said = (tmp_path / "README.md").read_text()
     assert "| newton | 2 | 1 | 1 | 0 |" in said
     assert "solver True, closed form False" in said
     assert said.count("failed: ValueError") == 2
     capsys.readouterr()
-    assert sweep.main(["summary", str(tmp_path / "two")]) == 2
+    assert run("summary", str(tmp_path / "two")) == 2
     assert "folder" in capsys.readouterr().err
 
 
