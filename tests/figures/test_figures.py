@@ -199,7 +199,7 @@ def test_captions_count_the_samples_that_are_drawn(name: str):
         for axis in figure.axes
         if len(axis.collections) == 2 and axis.get_label() != "<colorbar>"
     ]
-    assert f"the {networks.span(counts)} of 3,000 committed samples" in " ".join(drawn(name).caption.split())
+    assert f"the {networks.span(counts)} of the first 3,000 recorded samples" in " ".join(drawn(name).caption.split())
 
 
 @pytest.mark.parametrize("name", ["boundary", "channel", "layer_fit"])
