@@ -98,7 +98,10 @@ def run_command(line: str) -> int:
     if words[:2] == ["python", "-m"]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", words[2:])
-            return importlib.import_module(words[2]).main()
+            module = importlib.import_module(words[2])
+            # A package is run by its __main__.
+            program = importlib.import_module(f"{words[2]}.__main__") if hasattr(module, "__path__") else module
+            return program.main()
     if words[0] == "torchrun":
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
