@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import tyro
 
@@ -62,7 +62,7 @@ class Sweep:
             done = {key for key, line in store.lines.items() if not (self.retry_failed and line["status"] == "failed")}
             todo = [point for key, point in points.items() if key not in done]
             bar = progress_bar(len(points), "sweep", unit="points", initial=len(done))
-            with bar, closing(self.workers.solve(todo, folder / "jobs")) as lines:
+            with bar, closing(cast(Any, self.workers.solve(todo, folder / "jobs"))) as lines:
                 for line in lines:
                     store.append(line)
                     bar.update()
