@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: install demo test test-all lint figures docs derivations benchmarks networks results coverage clean
+.PHONY: install demo test test-all lint figures docs derivations benchmarks networks regime results coverage clean
 
 install: $(STAMP)
 
@@ -62,6 +62,11 @@ networks: install
 	$(BIN)/python -m experiments.suite train --jobs 2
 	$(BIN)/python -m experiments.suite compare --jobs 2
 	$(MAKE) results
+
+# Trains every point of experiments/regime.toml (it goes on where it stopped), and measures them.
+regime: install
+	$(BIN)/python -m experiments.regime train --jobs 2
+	$(BIN)/python -m experiments.regime measure
 
 # Writes experiments/results/README.md from the committed runs.
 results: install

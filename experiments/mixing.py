@@ -73,10 +73,8 @@ def epoch_pairs(
     """
     order = rng.permutation(samples) if steps is None else None
     for i in range(samples // batch_size if steps is None else steps):
-        if order is None:
-            first = rng.integers(samples, size=batch_size)
-        else:
-            first = order[i * batch_size : (i + 1) * batch_size]
+        rows = slice(i * batch_size, (i + 1) * batch_size)
+        first = rng.integers(samples, size=batch_size) if order is None else order[rows]
         if mixing.kind == "none":
             yield Pairs(torch.from_numpy(first), torch.from_numpy(first), torch.ones(batch_size))
             continue

@@ -54,7 +54,7 @@ class Network(nn.Module):
 
 
 def linear_head(dim: int, num_classes: int, multiplier: float | None = None, *, bias: bool = True) -> nn.Linear:
-    """Return a trainable head, or one fixed to a randomly rotated simplex ETF of row norm `multiplier`, without bias."""
+    """Return a trainable head, or one without bias fixed to a randomly rotated simplex ETF of row norm `multiplier`."""
     if multiplier is None:
         return nn.Linear(dim, num_classes, bias=bias)
     head = nn.Linear(dim, num_classes, bias=False).requires_grad_(False)
