@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: install demo test test-all lint figures docs derivations benchmarks networks pages coverage clean
+.PHONY: install demo test test-all lint figures docs derivations benchmarks networks regime pages coverage clean
 
 install: $(STAMP)
 
@@ -62,6 +62,11 @@ networks: install
 	$(BIN)/python -m experiments.suite train --jobs 2
 	$(BIN)/python -m experiments.suite compare --jobs 2
 	$(MAKE) pages
+
+# Trains every point of experiments/regime.toml (it goes on where it stopped), and measures them.
+regime: install
+	$(BIN)/python -m experiments.regime train --jobs 2
+	$(BIN)/python -m experiments.regime measure
 
 # Writes every table of README.md, docs/status.md and experiments/results/README.md from the committed results.
 pages: install

@@ -62,16 +62,19 @@ def epoch_pairs(
     *,
     image_size: tuple[int, int],
     stages: int = 1,
+    steps: int | None = None,
 ) -> Iterator[MixingPlan]:
     """Yield the whole batches of one pass over `samples` in random order, each mixed with a partner from all of them.
 
     Partners are independent of the samples, so that pairs of one class occur with their natural probability. What is
     left over after the last whole batch is not used. image_size: (H, W). stages: from which manifold mixup chooses.
+    steps: so many batches instead, with the samples drawn as the partners are, independently and with replacement; a
+    batch may then be larger than `samples`.
     """
-    order = rng.permutation(samples)
-    batches = samples // batch_size
-    for i in range(batches):
-        first = order[i * batch_size : (i + 1) * batch_size]
+    order = rng.permutation(samples) if steps is None else None
+    for i in range(samples // batch_size if steps is None else steps):
+        rows = slice(i * batch_size, (i + 1) * batch_size)
+        first = rng.integers(samples, size=batch_size) if order is None else order[rows]
         if mixing.kind == "none":
             yield MixingPlan(torch.from_numpy(first), torch.from_numpy(first), torch.ones(batch_size))
             continue

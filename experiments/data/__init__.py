@@ -51,6 +51,22 @@ class ImageData:
         mean, std = (value.to(images.device).view(-1, 1, 1) for value in (self.mean, self.std))
         return images.to(torch.float32).sub_(mean).div_(std)
 
+    def first_classes(self, num_classes: int) -> "ImageData":
+        """Return the images of the first classes only, training and test; their order, mean and std kept.
+
+        Raises ValueError unless 2 <= num_classes <= K.
+        """
+        check_integer("num_classes", num_classes, minimum=2, maximum=self.num_classes)
+        train, test = self.train_classes < num_classes, self.test_classes < num_classes
+        return replace(
+            self,
+            class_names=self.class_names[:num_classes],
+            train_images=self.train_images[train],
+            train_classes=self.train_classes[train],
+            test_images=self.test_images[test],
+            test_classes=self.test_classes[test],
+        )
+
     def subset(self, samples: int, seed: int = 0) -> "ImageData":
         """Return the data set with a random `samples` of the training images, their order, mean and std kept.
 

@@ -1,10 +1,12 @@
 """Networks with `features(x)` and a linear `head`, built from a configuration."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 from experiments.networks.base import Network, he_normal, linear_head
 from experiments.networks.convolutional import resnet18, small_cnn, wide_resnet
+from experiments.networks.mlp import perceptron
 from experiments.networks.transformer import vision_transformer
 from ufm._support.arrays import check_choice, check_integer, check_number
 
@@ -15,6 +17,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "cnn": {"width": 32, "dim": 32, "stride": 1, "nonnegative": False},
     "resnet18": {"width": 64},
     "wideresnet": {"depth": 40, "width": 10},
+    "mlp": {"width": 512, "depth": 3, "dim": 64},
     "vit": {"patch": 4, "width": 768, "depth": 12, "heads": 12},
 }
 
@@ -24,14 +27,14 @@ class NetworkConfig:
     """An architecture and its sizes; None stands for the architecture's own value."""
 
     architecture: str = "cnn"
-    """cnn, resnet18, wideresnet or vit"""
+    """cnn, resnet18, wideresnet, vit or mlp"""
     width: int | None = None
     """channels of the first convolution (cnn: 32; resnet18: 64), widening factor (wideresnet: 10), token width
-    (vit: 768)"""
+    (vit: 768), units of a hidden layer (mlp: 512)"""
     depth: int | None = None
-    """convolutions (wideresnet: 40) or blocks (vit: 12)"""
+    """convolutions (wideresnet: 40), blocks (vit: 12) or hidden layers (mlp: 3)"""
     dim: int | None = None
-    """feature dimension d (cnn: 32); the others' follows from their width"""
+    """feature dimension d (cnn: 32; mlp: 64); the others' follows from their width"""
     stride: int | None = None
     """of the first convolution (cnn: 1)"""
     nonnegative: bool | None = None
@@ -41,7 +44,9 @@ class NetworkConfig:
     heads: int | None = None
     """of attention (vit: 12)"""
     etf_multiplier: float | None = None
-    """fix the head to a simplex ETF of this row norm, without bias; None for a trained head with bias"""
+    """fix the head to a simplex ETF of this row norm, without bias; None for a trained head"""
+    head_bias: bool | None = None
+    """whether a trained head has a bias (mlp: no; the others: yes)"""
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown architecture, a setting that it does not take, or a size out of range."""
@@ -49,7 +54,7 @@ class NetworkConfig:
         taken = _SETTINGS[self.architecture]
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is None or field.name in ("architecture", "etf_multiplier"):
+            if value is None or field.name in ("architecture", "etf_multiplier", "head_bias"):
                 continue
             if field.name not in taken:
                 raise ValueError(
@@ -59,6 +64,8 @@ class NetworkConfig:
                 check_integer(field.name, value, minimum=1)
         if self.etf_multiplier is not None:
             check_number("etf_multiplier", self.etf_multiplier, above=0)
+            if self.head_bias:
+                raise ValueError("head_bias: got True with a fixed head, which has no bias; expected False or None")
 
     def settings(self) -> dict[str, Any]:
         """Return the architecture's settings, its own values filled in."""
@@ -80,9 +87,12 @@ def build_network(config: NetworkConfig, image_shape: tuple[int, int, int], num_
         stages, dim = resnet18(channels, **sizes)
     elif config.architecture == "wideresnet":
         stages, dim = wide_resnet(channels, **sizes)
+    elif config.architecture == "mlp":
+        stages, dim = perceptron(math.prod(image_shape), **sizes)
     else:
         stages, dim = vision_transformer(image_shape, **sizes)
-    network = Network(stages, linear_head(dim, num_classes, config.etf_multiplier))
+    bias = config.architecture != "mlp" if config.head_bias is None else config.head_bias
+    network = Network(stages, linear_head(dim, num_classes, config.etf_multiplier, bias=bias))
     if config.architecture in ("resnet18", "wideresnet"):
         network.apply(he_normal)
     return network

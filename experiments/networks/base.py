@@ -53,10 +53,10 @@ class Network(nn.Module):
         return self.head(self.stages[stage:](weight * first + (1 - weight) * second))
 
 
-def linear_head(dim: int, num_classes: int, multiplier: float | None = None) -> nn.Linear:
-    """Return a trainable head with bias, or one fixed to a randomly rotated simplex ETF of row norm `multiplier`."""
+def linear_head(dim: int, num_classes: int, multiplier: float | None = None, *, bias: bool = True) -> nn.Linear:
+    """Return a trainable head, or one without bias fixed to a randomly rotated simplex ETF of row norm `multiplier`."""
     if multiplier is None:
-        return nn.Linear(dim, num_classes)
+        return nn.Linear(dim, num_classes, bias=bias)
     head = nn.Linear(dim, num_classes, bias=False).requires_grad_(False)
     generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
     with torch.no_grad():

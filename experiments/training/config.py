@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from experiments.data import DATA_SETS
+from experiments.data import DATA_SETS, ImageData
 from experiments.mixing import Mixing
 from experiments.networks import NetworkConfig
 from ufm._support.arrays import check_choice, check_integer, check_number
@@ -30,7 +30,9 @@ class OptimiserConfig:
     """>= 0, on every parameter. With sgd it is the gradient of (weight_decay/2) ||parameter||^2, lambda_W in the
     expectation convention; with adamw it is decoupled from the loss, and no lambda_W"""
     schedule: str = "cosine"
-    """cosine (to zero), step (times 0.1 at 30, 50 and 90 % of the epochs) or constant"""
+    """cosine (to zero), step (times 0.1 at 30, 50 and 90 % of the epochs), onecycle (half a cosine up from 1/25 of the
+    learning rate over the first 30 % of the steps, half a cosine down to 1/250,000 of it over the rest; momentum stays)
+    or constant"""
     warmup_epochs: int = 0
     """over which the rate rises linearly, >= 0"""
     clip: float | None = None
@@ -39,11 +41,15 @@ class OptimiserConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for a value out of range."""
         check_choice("name", self.name, ("sgd", "adamw"))
-        check_choice("schedule", self.schedule, ("cosine", "step", "constant"))
+        check_choice("schedule", self.schedule, ("cosine", "step", "onecycle", "constant"))
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("momentum", self.momentum, minimum=0, below=1)
         check_number("weight_decay", self.weight_decay, minimum=0)
         check_integer("warmup_epochs", self.warmup_epochs, minimum=0)
+        if self.schedule == "onecycle" and self.warmup_epochs:
+            raise ValueError(
+                f"warmup_epochs: got {self.warmup_epochs} with onecycle, which rises by itself; expected 0"
+            )
         if self.clip is not None:
             check_number("clip", self.clip, above=0)
 
@@ -54,6 +60,8 @@ class TrainConfig:
 
     data: str = "digits"
     """digits, mnist, fashion-mnist, cifar10, cifar10-jpeg or cifar100"""
+    num_classes: int | None = None
+    """train and test on the images of the first so many classes, >= 3; None for all"""
     train_samples: int | None = None
     """train on a class-balanced random subset of this size; None for all"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -62,9 +70,12 @@ class TrainConfig:
     """cross_entropy, or mean_squared_error: (1/2) ||logits - label||^2"""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     epochs: int = 400
-    """passes over the training images, >= 1"""
+    """passes over the training images, or runs of `epoch_steps` steps, >= 1"""
+    epoch_steps: int | None = None
+    """steps of an epoch in which every image of every batch is drawn anew, independently and with replacement, as its
+    partner is, >= 1; None for passes over the training images in random order"""
     batch_size: int = 128
-    """over all processes together, >= 2"""
+    """over all processes together, >= 2; at most the number of training images, unless they are drawn anew"""
     augment: bool = False
     """mirror and shift the training images at random"""
     precision: str = "float32"
@@ -83,6 +94,10 @@ class TrainConfig:
         check_choice("precision", self.precision, ("float32", "bfloat16"))
         if self.train_samples is not None:
             check_integer("train_samples", self.train_samples, minimum=1)
+        if self.num_classes is not None:
+            check_integer("num_classes", self.num_classes, minimum=3)
+        if self.epoch_steps is not None:
+            check_integer("epoch_steps", self.epoch_steps, minimum=1)
         check_integer("epochs", self.epochs, minimum=1)
         check_integer("warmup_epochs", self.optimiser.warmup_epochs, minimum=0, maximum=self.epochs - 1)
         check_integer("batch_size", self.batch_size, minimum=2)
@@ -122,6 +137,12 @@ class TrainConfig:
             epochs=self.epochs,
             seed=self.seed,
         )
+
+    def cut(self, data: ImageData) -> ImageData:
+        """Return the data set that `data` names, cut to the classes and the training images that are trained on."""
+        if self.num_classes is not None:
+            data = data.first_classes(self.num_classes)
+        return data if self.train_samples is None else data.subset(self.train_samples, self.seed)
 
     def law(self, num_classes: int) -> Law:
         """Return the law of the training labels."""

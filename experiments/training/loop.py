@@ -58,12 +58,11 @@ def train(
     not finite.
     """
     processes, target = join(config.batch_size), local_device(device)
-    if config.train_samples is not None:
-        data = data.subset(config.train_samples, config.seed)
+    data = config.cut(data)
     if stop_after is not None:
         check_integer("stop_after", stop_after, minimum=0)
     samples = len(data.train_images)
-    if samples < config.batch_size:
+    if config.epoch_steps is None and samples < config.batch_size:
         raise ValueError(f"batch_size: got {config.batch_size}, expected at most the {samples} training images")
     torch.manual_seed(config.seed)
     channels, height, width = data.train_images.shape[1:]
@@ -93,7 +92,9 @@ def train(
         }
         _begin_record(out, config, data.num_classes, identity, history, session if end > len(history) else None)
 
-    loop = _Loop(config, data, state, processes, _runner(network, processes, target, compiled), target)
+    # Drawn anew, a few images are seen over and over: standardised once.
+    images = None if config.epoch_steps is None or config.augment else data.standardise(data.train_images.to(target))
+    loop = _Loop(config, data, state, processes, _runner(network, processes, target, compiled), target, images)
     show = progress and processes.rank == 0
     with progress_bar(config.epochs, config.name, unit="epoch", initial=len(history), enabled=show) as bar:
         for epoch in range(len(history), end):
@@ -137,6 +138,12 @@ def learning_rate(config: OptimiserConfig, epochs: int, progress: float) -> floa
     if config.schedule == "cosine":
         done = (progress - config.warmup_epochs) / (epochs - config.warmup_epochs)
         return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    if config.schedule == "onecycle":
+        done, rise = progress / epochs, 0.3
+        if done < rise:
+            return config.learning_rate * (1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * done / rise)) / 2)
+        fall = (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2
+        return config.learning_rate * (4e-6 + (1 - 4e-6) * fall)
     if config.schedule == "step":
         return config.learning_rate * 0.1 ** sum(progress >= share * epochs for share in (0.3, 0.5, 0.9))
     return config.learning_rate
@@ -150,6 +157,8 @@ class _Loop:
     processes: Processes
     runner: nn.Module
     device: torch.device
+    images: Tensor | None
+    """the training images, standardised, or None to standardise each batch"""
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """Train for one epoch; return the mean loss over it, and the learning rate at its end."""
@@ -157,10 +166,18 @@ class _Loop:
         # The random numbers of an epoch depend on nothing that came before it.
         rng = np.random.default_rng([config.seed, 0, epoch])
         samples, (height, width) = len(data.train_images), data.train_images.shape[2:]
-        steps, stages = samples // config.batch_size, len(self.state.network.stages)
+        steps, stages = config.epoch_steps or samples // config.batch_size, len(self.state.network.stages)
         self.state.network.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        pairs = epoch_pairs(config.mixing, samples, config.batch_size, rng, image_size=(height, width), stages=stages)
+        pairs = epoch_pairs(
+            config.mixing,
+            samples,
+            config.batch_size,
+            rng,
+            image_size=(height, width),
+            stages=stages,
+            steps=config.epoch_steps,
+        )
         for step, whole in enumerate(pairs):
             # Drawn for the whole batch, of which each process takes its rows.
             inputs, share = self._inputs(whole, rng), whole.slice(self.processes.share(config.batch_size))
@@ -185,10 +202,13 @@ class _Loop:
         """Return the images of this process's pairs, standardised: mixed, or both, where a later stage mixes them."""
         own = self.processes.share(self.config.batch_size)
         rows = (pairs.first,) if self.config.mixing.kind == "none" else (pairs.first, pairs.second)
-        raw = [self.data.train_images[index] for index in rows]
-        if self.config.augment:
-            raw = [flip_and_crop(images, rng) for images in raw]
-        images = [self.data.standardise(x[own].to(self.device, non_blocking=True)) for x in raw]
+        if self.images is not None:
+            images = [self.images[index[own].to(self.device)] for index in rows]
+        else:
+            raw = [self.data.train_images[index] for index in rows]
+            if self.config.augment:
+                raw = [flip_and_crop(images, rng) for images in raw]
+            images = [self.data.standardise(x[own].to(self.device, non_blocking=True)) for x in raw]
         if self.config.channels_last:
             images = [x.contiguous(memory_format=torch.channels_last) for x in images]
         if self.config.mixing.kind == "manifold" or len(images) == 1:

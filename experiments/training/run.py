@@ -36,8 +36,7 @@ class TrainedRun:
 
     def data(self) -> ImageData:
         """Return the data set, cut to the images that the network was trained on."""
-        data = load_data(self.config.data)
-        return data if self.config.train_samples is None else data.subset(self.config.train_samples, self.config.seed)
+        return self.config.cut(load_data(self.config.data))
 
     def network(self, data: ImageData) -> Network:
         """Return the network of the last checkpoint, on the CPU, in evaluation mode."""

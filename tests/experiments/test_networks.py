@@ -118,7 +118,7 @@ def test_convolutions_of_the_residual_networks_are_drawn_as_he_et_al_do():
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"architecture": "mlp"}, "architecture: got 'mlp'"),
+        ({"architecture": "perceptron"}, "architecture: got 'perceptron'"),
         ({"architecture": "vit", "stride": 2}, "stride: got 2 for 'vit'"),
         ({"architecture": "resnet18", "dim": 10}, "dim: got 10 for 'resnet18'"),
         ({"architecture": "cnn", "heads": 2}, "heads: got 2 for 'cnn'"),

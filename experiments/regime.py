@@ -1,0 +1,243 @@
+"""The regime suite: many small trainings, and in which of them the network follows the theory.
+
+    python -m experiments.regime train [--only digits-5 digits-20 ...]
+    python -m experiments.regime measure
+
+A point is one training of regime.toml. `train` trains every point that is not complete, in the order of the file, into
+runs/regime/<name>/, and records there what the trained network does in evaluation mode: activations_eval.safetensors
+with fresh mixed training images, test.safetensors with the logits of the unmixed test images, recorded.json with the
+rest. `measure` reads what was recorded, trains nothing, and writes one JSON object a point to
+experiments/results/regime/points.jsonl; points that are not in the runs' folder keep the line that they have there.
+Exit status: 0; 1 if some point failed; 2 for bad arguments; 130 if interrupted.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from safetensors.torch import load_file, save_file
+
+import ufm
+from experiments.data import load_data
+from experiments.mixing import mixed_batches
+from experiments.record import Recording, interpolation
+from experiments.regime_point import point_figures
+from experiments.suite import chosen, for_each, read_suite
+from experiments.training import TrainConfig, train
+from experiments.training.monitoring import logits_of
+from experiments.training.processes import local_device
+from experiments.training.run import TrainedRun, trained_run
+from ufm._support.console import run_command
+from ufm._support.files import atomic_path, to_json, write_json
+
+POINTS = Path(__file__).with_name("regime.toml")
+RESULTS = "experiments/results/regime/points.jsonl"
+
+_ACTIVATIONS, _TEST, _RECORDED = "activations_eval.safetensors", "test.safetensors", "recorded.json"
+_SAMPLES = 20_000
+
+
+def record_point(run: TrainedRun, *, samples: int = _SAMPLES, device: str = "auto") -> None:
+    """Record a trained point's network in evaluation mode, once: three files in the run's folder.
+
+    Parameters
+    ----------
+    run
+        The training run, complete.
+    samples
+        Fresh mixed training images that are recorded.
+    device
+        auto, cpu or cuda.
+
+    Raises
+    ------
+    ValueError
+        If the run is not complete.
+    """
+    if not run.complete:
+        raise ValueError(f"run: got {run.name!r} after {len(run.history)} of {run.config.epochs} epochs")
+    recording = Recording(samples=samples, modes=("eval",))
+    path = run.folder / _RECORDED
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["recording"] == recording.describe(run):
+        return
+    data = run.data()
+    network = run.network(data).to(local_device(device))
+    mixing = run.config.evaluation_mixing()
+    ufm.record(
+        network,
+        mixed_batches(data, mixing, recording.samples, seed=recording.seed, batch_size=512, device=network.device),
+        classifier="head",
+        out=run.folder / _ACTIVATIONS,
+        description=recording.describe(run),
+    )
+    with atomic_path(run.folder / _TEST) as temporary:
+        test = {"logits": logits_of(network, data.test_images, data), "classes": data.test_classes.contiguous()}
+        save_file(test, temporary)
+    # Written last: with it the recording is complete.
+    recorded = {
+        "recording": recording.describe(run),
+        "images_per_class": len(data.train_images) / data.num_classes,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "interpolation": interpolation(network, data, mixing),
+    }
+    write_json(path, recorded)
+
+
+def measure_point(run: TrainedRun) -> dict[str, Any]:
+    """Return the figures of a trained and recorded point, from its recorded files alone.
+
+    Parameters
+    ----------
+    run
+        The training run.
+
+    Returns
+    -------
+    dict
+        The point's name and the figures of `experiments.regime_point.point_figures`.
+
+    Raises
+    ------
+    ValueError
+        If the run is not complete and recorded, or its activations are damaged.
+    """
+    path = run.folder / _RECORDED
+    if not run.complete or not path.is_file():
+        raise ValueError(f"run: got {run.name!r}, which is not recorded, expected one that `train` has completed")
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    activations = ufm.load(run.folder / _ACTIVATIONS)
+    test = load_file(run.folder / _TEST)
+    figures = point_figures(run.config, activations, test["logits"], test["classes"])
+    return {
+        "name": run.name,
+        "data": run.config.data,
+        "images_per_class": recorded["images_per_class"],
+        **figures,
+        "interpolation_r2": recorded["interpolation"],
+        "parameters": recorded["parameters"],
+        "train_loss": run.history[-1]["loss"],
+        "seconds": sum(line["seconds"] for line in run.history),
+        "torch": activations.description["torch"],
+    }
+
+
+def read_points(path: str | Path) -> dict[str, dict[str, Any]]:
+    """Return the measured points by name, none if there is no such file.
+
+    Parameters
+    ----------
+    path
+        A file of JSON lines as `measure` writes it.
+
+    Returns
+    -------
+    dict
+        The figures of each point by its name.
+
+    Raises
+    ------
+    ValueError
+        If a line is not the JSON of a point.
+    """
+    if not Path(path).exists():
+        return {}
+    try:
+        points = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        return {point["name"]: point for point in points}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"out: got {str(path)!r}, expected a JSON object with a name on each line ({error!r})"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train and record every point that is not complete."""
+
+    runs: str = "runs/regime"
+    """folder for the points' folders"""
+    file: str = str(POINTS)
+    """TOML file of points"""
+    only: tuple[str, ...] = ()
+    """names of points; all by default"""
+    samples: int = _SAMPLES
+    """mixed training images that are recorded of each, >= 1"""
+    jobs: int = 1
+    """points at a time, one thread each"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+
+    def run(self) -> int:
+        """Train, and return the exit status."""
+        configs = chosen(read_suite(self.file), self.only)
+        tasks = {name: (config, Path(self.runs) / name, self.samples, self.device) for name, config in configs.items()}
+        return for_each(_train, tasks, self.jobs)
+
+
+def _train(config: TrainConfig, folder: Path, samples: int, device: str) -> str:
+    torch.set_num_threads(1)
+    figures = train(config, load_data(config.data), folder, device=device).history[-1]
+    record_point(trained_run(folder), samples=samples, device=device)
+    return f"loss {figures['loss']:.4f}, test accuracy {figures['test_accuracy']:.4f}"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measure every point that is complete, from what was recorded."""
+
+    runs: str = "runs/regime"
+    """folder with the points' folders"""
+    out: str = RESULTS
+    """file of JSON lines"""
+    file: str = str(POINTS)
+    """TOML file of points"""
+    only: tuple[str, ...] = ()
+    """names of points; all by default"""
+
+    def run(self) -> int:
+        """Measure, say which points are not complete, and return the exit status."""
+        configs = read_suite(self.file)
+        points = {name: point for name, point in read_points(self.out).items() if name in configs}
+        present = {}
+        for name in chosen(configs, self.only):
+            if (Path(self.runs) / name).exists():
+                present[name] = (configs[name], Path(self.runs) / name, points)
+            else:
+                print(f"{name}: {'kept as it was measured' if name in points else 'not trained'}")
+        status = for_each(_measure, present, 1)
+        with atomic_path(self.out) as temporary:
+            lines = [to_json(points[name], indent=None) + "\n" for name in configs if name in points]
+            temporary.write_text("".join(lines), encoding="utf-8")
+        print(self.out)
+        return status
+
+
+def _measure(config: TrainConfig, folder: Path, points: dict[str, dict[str, Any]]) -> str:
+    torch.set_num_threads(1)
+    run = trained_run(folder)
+    if run.config != config:
+        raise ValueError(f"run: got {str(folder)!r}, which holds a run of another configuration")
+    points[run.name] = figures = measure_point(run)
+    names = ("excess_loss", "r2_closed_form", "r2_fit_free", "r2_line", "nc1", "nc3", "test_accuracy", "seconds")
+    return ", ".join(f"{name} {figures[name]:.4g}" for name in names if figures[name] is not None)
+
+
+Command = Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Measure, tyro.conf.subcommand("measure")]
+
+
+def main() -> int:
+    """Run the command line and return its exit status."""
+    return run_command(
+        Command,
+        prog="python -m experiments.regime",
+        description=__doc__,
+        interrupted="interrupted; the same command goes on",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,415 @@
+"""The regime suite: perceptrons, training by steps, and the figures of a point against independent computations."""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from experiments import regime
+from experiments.data import DATA_SETS, digits
+from experiments.mixing import KINDS, Mixing, epoch_pairs, mix_images
+from experiments.networks import NetworkConfig, build_network
+from experiments.regime import POINTS, measure_point, read_points, record_point
+from experiments.suite import read_suite
+from experiments.training import OptimiserConfig, TrainConfig
+from experiments.training.loop import learning_rate
+from experiments.training.run import trained_run
+from tests.helpers.training import assert_same_end, trained
+
+TINY = TrainConfig(
+    train_samples=60,
+    network=NetworkConfig("mlp", width=24, dim=12),
+    optimiser=OptimiserConfig(learning_rate=0.2, weight_decay=5e-4, schedule="onecycle"),
+    epochs=4,
+    epoch_steps=25,
+    batch_size=128,
+    measure_every=100,
+)
+POINT = """
+[templates.tiny]
+train_samples = 60
+network = { architecture = "mlp", width = 24, dim = 12 }
+optimiser = { learning_rate = 0.2, weight_decay = 5e-4, schedule = "onecycle" }
+epochs = 4
+epoch_steps = 25
+batch_size = 128
+measure_every = 100
+
+[runs.few]
+template = "tiny"
+
+[runs.line]
+template = "tiny"
+loss = "mean_squared_error"
+
+[runs.three]
+template = "tiny"
+num_classes = 3
+"""
+# What a reader of points.jsonl may count on.
+KEYS = set(
+    """data images_per_class architecture width steps seed mixing alpha num_classes excess_loss r2_closed_form
+r2_fit_free r2_line r2_binned width_ratio etf_error nc1 nc3 beta_fitted beta_fit_free certified_distance
+feature_distance test_accuracy ece""".split()  # noqa: SIM905
+)
+
+
+def built(config: NetworkConfig, image_shape: tuple[int, int, int] = (1, 8, 8)) -> Any:
+    torch.manual_seed(0)
+    return build_network(config, image_shape, 10)
+
+
+def test_the_perceptron_has_the_layers_that_it_says():
+    network = built(NetworkConfig("mlp", width=7, depth=2, dim=9), (3, 4, 5))
+    assert list(dict(network.stages.named_children())) == ["layer1", "layer2", "features"]
+    # Linear maps without bias, two numbers for each normalised unit, and the classifier.
+    weights = 60 * 7 + 7 * 7 + 7 * 9 + 9 * 10
+    assert sum(p.numel() for p in network.parameters()) == weights + 2 * (7 + 7 + 9)
+    network.train()
+    images = torch.randn(50, 3, 4, 5)
+    assert network.stages[0](images).shape == (50, 7)
+    assert network.stages[0](images).min() == 0
+    features = network.features(images)
+    torch.testing.assert_close(features.mean(0), torch.zeros(9), atol=1e-5, rtol=0)
+    torch.testing.assert_close(network(images), network.features(images) @ network.head.weight.T)
+    assert NetworkConfig("mlp").settings() == {"width": 512, "depth": 3, "dim": 64}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        NetworkConfig("cnn", width=2, dim=9),
+        NetworkConfig("resnet18", width=2),
+        NetworkConfig("vit", patch=4, width=12, depth=1, heads=3),
+        NetworkConfig("mlp", width=4, dim=9),
+    ],
+)
+def test_any_head_can_do_with_and_without_a_bias(config: NetworkConfig):
+    assert built(replace(config, head_bias=False)).head.bias is None
+    assert built(replace(config, head_bias=True)).head.bias is not None
+    assert (built(config).head.bias is None) == (config.architecture == "mlp")
+    assert built(replace(config, etf_multiplier=1.0, head_bias=False)).head.bias is None
+    with pytest.raises(ValueError, match="^head_bias: got True"):
+        replace(config, etf_multiplier=1.0, head_bias=True)
+
+
+def test_the_one_cycle_is_that_of_torch_with_its_momentum_held():
+    config, steps = OptimiserConfig(learning_rate=0.2, schedule="onecycle"), 4000
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.2, total_steps=steps, cycle_momentum=False)
+    expected, found = [], []
+    for i in range(steps):
+        expected.append(schedule.get_last_lr()[0])
+        found.append(learning_rate(config, 8, 8 * (i + 1) / steps))
+        optimiser.step()
+        if i + 1 < steps:
+            schedule.step()
+    np.testing.assert_allclose(found, expected, atol=0.2 * 2e-3)
+    assert learning_rate(config, 10, 0.0) == pytest.approx(0.2 / 25)
+    assert learning_rate(config, 10, 3.0) == pytest.approx(0.2)
+    assert learning_rate(config, 10, 10.0) == pytest.approx(0.2 / 250_000)
+    with pytest.raises(ValueError, match="^warmup_epochs: got 2 with onecycle"):
+        replace(config, warmup_epochs=2)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix", "none"])
+def test_steps_draw_every_sample_anew(kind: str):
+    def draw(seed: int) -> list[Any]:
+        rng = np.random.default_rng(seed)
+        return list(epoch_pairs(Mixing(kind), 12, 64, rng, image_size=(8, 8), steps=200))
+
+    pairs = draw(0)
+    assert len(pairs) == 200
+    assert all(p.first.shape == p.second.shape == p.lam.shape == (64,) for p in pairs)
+    first, second = (torch.cat([getattr(p, name) for p in pairs]) for name in ("first", "second"))
+    for drawn in (first, second):
+        # 12,800 draws of 12 samples: five standard deviations.
+        expected = len(drawn) / 12
+        assert (torch.bincount(drawn, minlength=12) - expected).abs().max() < 5 * math.sqrt(expected)
+    if kind == "none":
+        assert torch.equal(first, second)
+    else:
+        assert abs((first == second).double().mean() - 1 / 12) < 0.02
+        assert len(torch.unique(torch.cat([p.lam for p in pairs]))) > 20
+    assert all(torch.equal(p.first, q.first) for p, q in zip(pairs, draw(0), strict=True))
+    assert not torch.equal(first, torch.cat([p.first for p in draw(1)]))
+
+
+def test_a_step_is_that_of_the_drawn_pairs(tmp_path: Path):
+    """The loss of one step, put together by hand from the images themselves."""
+    # Without BatchNorm, which hides the scale of the images.
+    network = NetworkConfig("vit", patch=4, width=12, depth=1, heads=3)
+    config = replace(TINY, network=network, epochs=1, epoch_steps=1)
+    found = trained(config, tmp_path).history[0]["loss"]
+    data = digits().subset(60, 0)
+    torch.manual_seed(0)
+    network = build_network(config.network, (1, 8, 8), 10).train()
+    (pairs,) = epoch_pairs(config.mixing, 60, 128, np.random.default_rng([0, 0, 0]), image_size=(8, 8), steps=1)
+    images = mix_images(*(data.standardise(data.train_images[k]) for k in (pairs.first, pairs.second)), pairs)
+    one, other = (torch.eye(10)[data.train_classes[k]] for k in (pairs.first, pairs.second))
+    labels = pairs.lam[:, None] * one + (1 - pairs.lam[:, None]) * other
+    expected = torch.nn.functional.cross_entropy(network(images), labels)
+    assert found == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"mixing": Mixing("cutmix"), "num_classes": 3}, {"mixing": Mixing("none")}, {"augment": True}],
+)
+def test_training_by_steps_in_two_parts_is_that_in_one(tmp_path: Path, changes: dict[str, Any]):
+    config = replace(TINY, epoch_steps=5, **changes)
+    trained(config, tmp_path / "whole")
+    assert len(trained(config, tmp_path / "parts", stop_after=2).history) == 2
+    trained(config, tmp_path / "parts")
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+    trained(replace(config, seed=1), tmp_path / "other")
+    with pytest.raises(AssertionError):
+        assert_same_end(tmp_path / "whole", tmp_path / "other")
+
+
+def test_classes_and_images_are_cut():
+    data = digits()
+    three = replace(TINY, num_classes=3, train_samples=None).cut(data)
+    assert three.num_classes == 3
+    assert three.class_names == ("0", "1", "2")
+    for classes, images, whole, of in (
+        (three.train_classes, three.train_images, data.train_images, data.train_classes),
+        (three.test_classes, three.test_images, data.test_images, data.test_classes),
+    ):
+        assert sorted(set(classes.tolist())) == [0, 1, 2]
+        assert torch.equal(images, whole[of < 3])
+    few = replace(TINY, num_classes=3, train_samples=12).cut(data)
+    assert torch.bincount(few.train_classes).tolist() == [4, 4, 4]
+    assert torch.equal(few.mean, data.mean)
+    with pytest.raises(ValueError, match="^num_classes: got 11"):
+        data.first_classes(11)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_classes": 2}, "^num_classes: got 2"),
+        ({"epoch_steps": 0}, "^epoch_steps: got 0"),
+        ({"epoch_steps": 1.5}, "^epoch_steps: got 1.5"),
+    ],
+)
+def test_bad_settings_are_named(changes: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **changes)
+
+
+def test_a_batch_of_a_pass_has_to_fit_the_images(tmp_path: Path):
+    with pytest.raises(ValueError, match="^batch_size: got 128, expected at most the 60"):
+        trained(replace(TINY, epoch_steps=None), tmp_path)
+
+
+def test_the_suite_is_readable_and_has_what_it_promises():
+    points = read_suite(POINTS)
+    assert {config.data for config in points.values()} <= set(DATA_SETS)
+    assert {config.mixing.kind for config in points.values()} <= set(KINDS)
+    assert all(config.epoch_steps and config.optimiser.schedule == "onecycle" for config in points.values())
+    for name, config in points.items():
+        network = build_network(config.network, (3, 32, 32), 10)
+        assert network.head.bias is None, name
+    for name, config in points.items():
+        if name.endswith("-seed1"):
+            assert config == replace(points[name.removesuffix("-seed1")], seed=1)
+            assert points[name.replace("-seed1", "-seed2")] == replace(config, seed=2)
+        if name.endswith("-none"):
+            assert config == replace(points[name.removesuffix("-none")], mixing=Mixing("none"))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    (tmp_path / "regime.toml").write_text(POINT)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["regime", *words, "--file", "regime.toml"])
+        return regime.main()
+
+    return run
+
+
+def test_points_are_trained_recorded_and_measured(command: Callable[..., int], capsys: pytest.CaptureFixture[str]):
+    out = "out/points.jsonl"
+    assert command("train", "--only", "few", "three", "--samples", "1500", "--device", "cpu") == 0
+    assert "few: loss" in capsys.readouterr().out
+    stamps = {path: path.stat().st_mtime_ns for path in Path("runs/regime/few").iterdir()}
+    assert command("train", "--only", "few", "--samples", "1500", "--device", "cpu") == 0
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if path.name.endswith(".safetensors"))
+    assert command("measure", "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "line: not trained" in said
+    assert "few: excess_loss" in said
+    points = read_points(out)
+    assert list(points) == ["few", "three"]
+    few, three = points["few"], points["three"]
+    assert set(few) >= KEYS
+    assert few.keys() == three.keys()
+    described = ("data", "images_per_class", "architecture", "width", "steps", "seed", "mixing", "alpha", "num_classes")
+    assert [few[key] for key in described] == ["digits", 6, "mlp", 24, 100, 0, "mixup", 1, 10]
+    assert (three["num_classes"], three["images_per_class"]) == (3, 20)
+    assert few["parameters"] == 64 * 24 + 2 * 24 * 24 + 24 * 12 + 12 * 10 + 2 * (3 * 24 + 12)
+    assert list(few["interpolation_r2"]) == ["stages.layer1", "stages.layer2", "stages.layer3", "features"]
+    assert few["seconds"] > 0
+    # With nothing at hand but the lines, they stay.
+    before = Path(out).read_text()
+    Path("runs").rename("elsewhere")
+    assert command("measure", "--out", out) == 0
+    assert Path(out).read_text() == before
+    assert command("measure", "--out", out, "--runs", "elsewhere/regime", "--only", "three") == 0
+    assert Path(out).read_text() == before
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the figures of a point, and what was recorded of it as NumPy arrays."""
+    folder = tmp_path_factory.mktemp("regime") / "few"
+    trained(TINY, folder)
+    run = trained_run(folder)
+    record_point(run, samples=1500, device="cpu")
+    recorded = load_file(folder / "activations_eval.safetensors")
+    test = load_file(folder / "test.safetensors")
+    arrays = {name: x.astype(np.float64) if x.dtype == np.float32 else x for name, x in recorded.items()}
+    return measure_point(run), arrays | {f"test_{name}": x for name, x in test.items()}
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    p = np.exp(z - z.max(1, keepdims=True))
+    return p / p.sum(1, keepdims=True)
+
+
+def labels_of(recorded: dict[str, Any]) -> np.ndarray:
+    lam, eye = recorded["lam"][:, None], np.eye(10)
+    return lam * eye[recorded["class_a"]] + (1 - lam) * eye[recorded["class_b"]]
+
+
+def test_the_excess_loss_is_the_divergence_from_the_labels(measured: tuple[dict[str, Any], dict[str, Any]]):
+    figures, recorded = measured
+    y, p = labels_of(recorded), softmax(recorded["logits"])
+    terms = np.where(y > 0, y * (np.log(np.where(y > 0, y, 1)) - np.log(p)), 0).sum(1)
+    assert figures["excess_loss"] == pytest.approx(terms.mean(), rel=1e-10)
+    same = recorded["class_a"] == recorded["class_b"]
+    assert 0.05 < same.mean() < 0.15
+    assert figures["excess_same"] == pytest.approx(terms[same].mean(), rel=1e-10)
+    assert 0 < figures["excess_theory"] < figures["excess_loss"]
+
+
+def test_the_channel_is_that_of_the_heavier_class(measured: tuple[dict[str, Any], dict[str, Any]]):
+    figures, recorded = measured
+    rows = np.flatnonzero(recorded["class_a"] != recorded["class_b"])
+    beta = figures["beta_fit_free"] or figures["beta_fitted"]
+    assert figures["width_beta"] == ("fit-free" if figures["beta_fit_free"] else "fitted")
+    sums = np.zeros((6, 5))
+    count = np.zeros(5)
+    p = softmax(recorded["logits"])
+    from ufm import channel
+
+    for i in rows:
+        lam, a, b = recorded["lam"][i], recorded["class_a"][i], recorded["class_b"][i]
+        if lam < 0.5:
+            lam, a, b = 1 - lam, b, a
+        at = min(int((lam - 0.5) * 10), 4)
+        z = recorded["logits"][i]
+        others = (z.sum() - z[a] - z[b]) / 8
+        theory = channel(float(lam), beta, 10)
+        depth = (z[a] + z[b]) / 2 - others
+        values = [z[a] - z[b], depth, float(theory.width), float(theory.depth), p[i, a] - lam, 1 - p[i, a] - p[i, b]]
+        sums[:, at] += values
+        count[at] += 1
+    width, depth, width_theory, depth_theory, bias, leak = sums / count
+    np.testing.assert_allclose(figures["channel_width"], width, rtol=1e-9)
+    np.testing.assert_allclose(figures["width_ratio"], width / width_theory, rtol=1e-6)
+    np.testing.assert_allclose(figures["depth_ratio"], depth / depth_theory, rtol=1e-6)
+    np.testing.assert_allclose(figures["bias_heavier"], bias, rtol=1e-8)
+    np.testing.assert_allclose(figures["leak"], leak, rtol=1e-8)
+    lighter = np.array(figures["bias_heavier"]) + figures["bias_lighter"] + figures["leak"]
+    np.testing.assert_allclose(lighter, 0, atol=1e-12)
+
+
+def test_the_certificate_bounds_the_distance(measured: tuple[dict[str, Any], dict[str, Any]]):
+    figures, recorded = measured
+    y, p, h, w = labels_of(recorded), softmax(recorded["logits"]), recorded["features"], recorded["classifier"]
+    residual, n = y - p, len(y)
+    assert figures["stationarity"] == pytest.approx((residual * recorded["logits"]).sum(1).mean(), rel=1e-8)
+    assert figures["decay_term"] == pytest.approx(5e-4 * (w**2).sum(), rel=1e-8)
+    gap = np.linalg.norm(residual.T @ h / n - 5e-4 * w) / (5e-4 * np.linalg.norm(w))
+    assert figures["stationarity_residual"] == pytest.approx(gap, rel=1e-8)
+    w = w - w.mean(0)
+    decay = 5e-4 * (w**2).sum() / (h**2).sum(1).mean()
+    assert figures["feature_decay"] == pytest.approx(decay, rel=1e-8)
+    loss = -(y * np.log(softmax(h @ w.T))).sum(1).mean()
+    assert figures["objective"] == pytest.approx(loss + 5e-4 * (w**2).sum(), rel=1e-8)
+    # Feature by feature, gradient descent in the row space finds h*.
+    best = np.zeros_like(h)
+    step = 1 / (np.linalg.norm(w, 2) ** 2 / 2 + decay)
+    momentum = best.copy()
+    for i in range(4000):
+        ahead = momentum - step * ((softmax(momentum @ w.T) - y) @ w + decay * momentum)
+        best, momentum = ahead, ahead + i / (i + 3) * (ahead - best)
+    distance = ((h - best) ** 2).sum(1).mean()
+    assert figures["feature_distance"] == pytest.approx(distance, rel=1e-3)
+    assert figures["feature_distance"] <= figures["inner_distance"] <= figures["certified_distance"]
+    assert figures["certified_distance"] == pytest.approx(2 * figures["certificate_gap"] / decay, rel=1e-8)
+
+
+def test_calibration_is_that_of_the_test_images(measured: tuple[dict[str, Any], dict[str, Any]]):
+    figures, recorded = measured
+    p, classes = softmax(recorded["test_logits"].astype(np.float64)), recorded["test_classes"]
+    assert len(classes) == len(digits().test_classes)
+    confidence, right = p.max(1), p.argmax(1) == classes
+    assert figures["test_accuracy"] == right.mean()
+    cells = np.ceil(confidence * 15).astype(int) - 1
+    error = sum(abs((right[cells == k] - confidence[cells == k]).sum()) for k in range(15)) / len(classes)
+    assert figures["ece"] == pytest.approx(error, rel=1e-6)
+
+
+def test_what_has_no_meaning_is_null(tmp_path: Path):
+    mse = replace(TINY, loss="mean_squared_error", optimiser=replace(TINY.optimiser, learning_rate=0.02))
+    etf = replace(TINY, network=replace(TINY.network, etf_multiplier=1.0))
+    found = {}
+    for name, config in (("mse", mse), ("etf", etf)):
+        trained(config, tmp_path / name)
+        run = trained_run(tmp_path / name)
+        record_point(run, samples=1500, device="cpu")
+        found[name] = measure_point(run)
+    missing = {name: {key for key, value in figures.items() if value is None} for name, figures in found.items()}
+    certificate = {"certified_distance", "feature_distance", "stationarity", "objective", "feature_decay"}
+    unfit = {"beta_fit_free", "r2_fit_free", "r2_binned_fit_free"}
+    assert certificate | unfit <= missing["etf"]
+    assert missing["mse"] >= certificate | unfit | {"excess_loss", "width_ratio", "leak", "ece", "width_beta"}
+    assert not {"r2_line", "r2_closed_form", "test_accuracy", "nc1"} & missing["mse"]
+    assert not {"excess_loss", "width_ratio", "ece"} & missing["etf"]
+    assert found["etf"]["width_beta"] == "fitted"
+    assert found["etf"]["etf_error"] < 1e-5
+
+
+def test_what_cannot_be_measured_is_named(command: Callable[..., int], capsys: pytest.CaptureFixture[str]):
+    assert command("train", "--only", "none") == 2
+    assert "only: got 'none'" in capsys.readouterr().err
+    trained(TINY, Path("runs/regime/few"), stop_after=2)
+    run = trained_run("runs/regime/few")
+    with pytest.raises(ValueError, match="^run: got 'few' after 2 of 4"):
+        record_point(run)
+    assert command("measure", "--out", "points.jsonl") == 1
+    assert "few: failed: run: got 'few', which is not recorded" in capsys.readouterr().out
+    trained(replace(TINY, seed=3), Path("runs/regime/three"))
+    assert command("measure", "--out", "points.jsonl", "--only", "three") == 1
+    assert "holds a run of another configuration" in capsys.readouterr().out
+    Path("points.jsonl").write_text('{"name": "few"}\nnot a point\n')
+    assert command("measure", "--out", "points.jsonl") == 2
+    assert "out: got 'points.jsonl'" in capsys.readouterr().err
+
+
+def test_the_line_of_a_point_is_json(measured: tuple[dict[str, Any], dict[str, Any]]):
+    figures, _ = measured
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
