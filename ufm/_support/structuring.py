@@ -2,7 +2,7 @@
 
 import math
 import types
-from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import cattrs
@@ -19,7 +19,7 @@ def strict_converter() -> cattrs.Converter:
     """
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (bool, int, str):
-        converter.register_structure_hook(kind, _exactly(kind))
+        converter.register_structure_hook(kind, partial(_exactly, (kind,)))
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook_func(_is_array, lambda value, _: _array(value))
     converter.register_unstructure_hook_func(_is_array, lambda value: np.asarray(value).tolist())
@@ -40,17 +40,14 @@ def structure(converter: cattrs.Converter, value: Any, kind: type[Kind]) -> Kind
         raise ValueError("; ".join(cattrs.transform_error(error, path="value", format_exception=_reason))) from error
 
 
-def _exactly(*kinds: type) -> Callable[[Any, type], Any]:
-    def hook(value: Any, kind: Any) -> Any:
-        if type(value) not in kinds:
-            raise ValueError(f"got {value!r}, expected {' or '.join(each.__name__ for each in kinds)}")
-        return kind(value)
-
-    return hook
+def _exactly(kinds: tuple[type, ...], value: Any, kind: Any) -> Any:
+    if type(value) not in kinds:
+        raise ValueError(f"got {value!r}, expected {' or '.join(each.__name__ for each in kinds)}")
+    return kind(value)
 
 
 def _number(value: Any, _: Any) -> float:
-    return math.nan if value is None else _exactly(float, int)(value, float)
+    return math.nan if value is None else _exactly((float, int), value, float)
 
 
 def _is_array(kind: Any) -> bool:
@@ -59,14 +56,15 @@ def _is_array(kind: Any) -> bool:
     return kind is np.ndarray or hasattr(kind, "array_type")
 
 
-def _array(value: Any) -> np.ndarray:
-    def plain(item: Any) -> Any:
-        return [plain(x) for x in item] if isinstance(item, list) else math.nan if item is None else item
+def _without_null(item: Any) -> Any:
+    return [_without_null(each) for each in item] if isinstance(item, list) else math.nan if item is None else item
 
+
+def _array(value: Any) -> np.ndarray:
     if not isinstance(value, list):
         raise ValueError(f"got {type(value).__name__}, expected a list")
     try:
-        array = np.array(plain(value))
+        array = np.array(_without_null(value))
     except ValueError as error:
         raise ValueError("got lists of different lengths, expected an array") from error
     if array.dtype.kind not in "fiu":
