@@ -39,8 +39,20 @@ class Committed:
     @cached_property
     def collapse(self) -> list[dict[str, Any]]:
         """The points of the sweep of the collapse threshold."""
-        lines = (self.folder / "sweeps" / "collapse" / "points.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return self._lines("sweeps/collapse/points.jsonl")
+
+    @cached_property
+    def regime(self) -> list[dict[str, Any]]:
+        """The points of the regime suite."""
+        return self._lines("regime/points.jsonl")
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        try:
+            return [json.loads(line) for line in (self.folder / name).read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"results: got {str(self.folder / name)!r}, expected a committed result ({error})"
+            ) from error
 
     @cached_property
     def runs(self) -> dict[str, Run]:
@@ -120,7 +132,10 @@ def architectures(results: Committed, data: str) -> list[Nearness]:
     return sorted((Nearness.of(results.runs[name]) for name in names), key=lambda one: one.loss)
 
 
-def span(numbers: Iterable[float], form: str) -> str:
-    """Return the least and the largest of some numbers, in words."""
-    found = list(numbers)
-    return f"{min(found):{form}} to {max(found):{form}}"
+def span(numbers: Iterable[float | None], form: str) -> str:
+    """Return the least and the largest of some numbers, in words: one if they look the same, a dash if all are None."""
+    found = [one for one in numbers if one is not None]
+    if not found:
+        return "-"
+    least, largest = (f"{end:{form}}" for end in (min(found), max(found)))
+    return least if least == largest else f"{least} to {largest}"

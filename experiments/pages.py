@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.committed import DATA, KINDS, Committed, calibration_of
-from experiments.status import computed_table, findings_table, networks_table
+from experiments.status import computed_table, findings_table, networks_table, regime_table
 from ufm._support.console import run_command
 from ufm._support.files import atomic_path
 from ufm.reports.tables import (
@@ -208,7 +208,12 @@ FRAGMENTS: dict[str, dict[str, Callable[[Committed], Table]]] = {
         "claims": claims_table,
         "networks": lambda results: overview([results.runs[name] for name in _MAIN_RUNS]),
     },
-    "docs/status.md": {"computed": computed_table, "networks": networks_table, "findings": findings_table},
+    "docs/status.md": {
+        "computed": computed_table,
+        "networks": networks_table,
+        "findings": findings_table,
+        "regime": regime_table,
+    },
 }
 
 

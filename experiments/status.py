@@ -1,7 +1,9 @@
 """The tables of docs/status.md: what was measured of closed forms and solver, and of networks."""
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from scipy.stats import spearmanr
 
@@ -170,3 +172,47 @@ def findings_table(results: Committed) -> Table:
         ("the same: straight line", f"{unmixed.line:.2f}, {in_training.line:.2f}"),
     ]
     return Table("Figures behind these findings", ("what", "figure"), tuple(rows))
+
+
+def regime_table(results: Committed) -> Table:
+    """Return the regime suite's points under mixup and cross entropy, seeds together, the nearest first."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for point in results.regime:
+        if point["loss"] == "cross_entropy" and point["mixing"] == "mixup":
+            groups.setdefault(re.sub(r"-seed\d+$", "", point["name"]), []).append(point)
+    rows = []
+    for name, points in sorted(groups.items(), key=lambda group: -min(point["r2_closed_form"] for point in group[1])):
+        below = [width for point in points for width in point["width_ratio"][:-1]]
+        above = [point["width_ratio"][-1] for point in points]
+        rows.append(
+            (
+                name,
+                f"{points[0]['images_per_class']:.0f}",
+                str(len(points)),
+                *(span([point[key] for point in points], ".4f") for key in ("excess_loss", "excess_theory")),
+                *(span([point[key] for point in points], ".3f") for key in ("r2_fit_free", "r2_line")),
+                span(below, ".2f"),
+                span(above, ".2f"),
+                *(span([point[key] for point in points], ".3f") for key in ("nc1", "nc3")),
+                span([_over(point["beta_fit_free"], point["beta_fitted"]) for point in points], ".2f"),
+            )
+        )
+    header = (
+        "point",
+        "images per class",
+        "seeds",
+        "excess loss",
+        "of the theory",
+        "R² fit-free",
+        "R² line",
+        "width over theory, λ in .5-.9",
+        "the same above .9",
+        "NC1",
+        "NC3",
+        "β fit-free over fitted",
+    )
+    return Table("Regime", header, tuple(rows))
+
+
+def _over(one: float | None, other: float) -> float | None:
+    return None if one is None else one / other

@@ -9,6 +9,7 @@ import pytest
 
 from experiments import pages
 from experiments.committed import Committed
+from experiments.status import regime_table
 from ufm.reports.tables import Table
 from ufm.runs.record import read_record, write_record
 
@@ -106,3 +107,17 @@ def test_a_table_needs_its_place():
     for broken in ("", text + text):
         with pytest.raises(ValueError, match="page: got no place for the table 't'"):
             pages.with_fragments(broken, {"t": table})
+
+
+def test_seeds_of_a_point_are_one_row_and_the_nearest_is_first(results: Committed):
+    rows = {row[0]: row for row in regime_table(results).rows}
+    points = [point for point in results.regime if point["name"].startswith("mnist-20-strong")]
+    assert len(points) == 3
+    fit_free = sorted(point["r2_fit_free"] for point in points)
+    assert rows["mnist-20-strong"][2] == "3"
+    assert rows["mnist-20-strong"][5] == f"{fit_free[0]:.3f} to {fit_free[-1]:.3f}"
+    assert rows["fashion-20-strong-etf"][5] == "-"
+    assert not any(name.endswith(("-none", "-cutmix", "-mse")) or "seed" in name for name in rows)
+    r2 = {point["name"]: point["r2_closed_form"] for point in results.regime if point["loss"] == "cross_entropy"}
+    first = next(iter(rows))
+    assert r2[first] == max(r2[name] for name in rows)
