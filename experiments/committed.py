@@ -1,7 +1,7 @@
 """The committed results, as the pages take them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,12 +29,7 @@ class Committed:
 
     def json(self, name: str) -> Any:
         """Return a JSON file's content; raise ValueError if it is missing or damaged."""
-        try:
-            return json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"results: got {str(self.folder / name)!r}, expected a committed result ({error})"
-            ) from error
+        return self._parsed(name, json.loads)
 
     @cached_property
     def collapse(self) -> list[dict[str, Any]]:
@@ -47,8 +42,11 @@ class Committed:
         return self._lines("regime/points.jsonl")
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
+        return self._parsed(name, lambda text: [json.loads(line) for line in text.splitlines()])
+
+    def _parsed(self, name: str, parse: Callable[[str], Any]) -> Any:
         try:
-            return [json.loads(line) for line in (self.folder / name).read_text(encoding="utf-8").splitlines()]
+            return parse((self.folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"results: got {str(self.folder / name)!r}, expected a committed result ({error})"

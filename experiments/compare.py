@@ -61,8 +61,7 @@ def compare_run(run: TrainedRun, recording: Recording, out: Path, *, keep: Seque
     ValueError
         If the run is not complete.
     """
-    if not run.complete:
-        raise ValueError(f"run: got {run.name!r} after {len(run.history)} of {run.config.epochs} epochs")
+    run.check_complete()
     data = run.data()
     network = run.network(data).to(local_device(recording.device))
     missing = tuple(mode for mode in recording.modes if not _is_recorded(run, recording, mode))

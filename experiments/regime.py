@@ -22,12 +22,11 @@ import tyro
 from safetensors.torch import load_file, save_file
 
 import ufm
-from experiments.data import load_data
 from experiments.mixing import mixed_batches
 from experiments.record import Recording, interpolation
 from experiments.regime_point import point_figures
-from experiments.suite import chosen, for_each, read_suite
-from experiments.training import TrainConfig, train
+from experiments.suite import chosen, for_each, read_suite, train_run
+from experiments.training import TrainConfig
 from experiments.training.monitoring import logits_of
 from experiments.training.processes import local_device
 from experiments.training.run import TrainedRun, trained_run
@@ -58,8 +57,7 @@ def record_point(run: TrainedRun, *, samples: int = _SAMPLES, device: str = "aut
     ValueError
         If the run is not complete.
     """
-    if not run.complete:
-        raise ValueError(f"run: got {run.name!r} after {len(run.history)} of {run.config.epochs} epochs")
+    run.check_complete()
     recording = Recording(samples=samples, modes=("eval",))
     path = run.folder / _RECORDED
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["recording"] == recording.describe(run):
@@ -179,10 +177,9 @@ class Train:
 
 
 def _train(config: TrainConfig, folder: Path, samples: int, device: str) -> str:
-    torch.set_num_threads(1)
-    figures = train(config, load_data(config.data), folder, device=device).history[-1]
+    line = train_run(config, folder, device)
     record_point(trained_run(folder), samples=samples, device=device)
-    return f"loss {figures['loss']:.4f}, test accuracy {figures['test_accuracy']:.4f}"
+    return line
 
 
 @dataclass(frozen=True)

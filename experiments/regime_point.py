@@ -11,6 +11,7 @@ from torch import Tensor
 import ufm
 from experiments.training import TrainConfig
 from experiments.training.loop import learning_rate
+from ufm._support.pairs import bin_index
 
 # Bins of the heavier class's weight: .5 to .6, ..., .9 to 1.
 _BINS = 5
@@ -169,7 +170,7 @@ class _Mixed:
 
     def means(self, values: Float[Tensor, "n"]) -> Float[Tensor, "5"]:
         """Return the means per bin, NaN where it is empty."""
-        index = ((self.weight - 0.5) * 2 * _BINS).long().clamp(max=_BINS - 1)
+        index = bin_index((self.weight - 0.5) * 2, _BINS)
         return torch.bincount(index, values, _BINS) / torch.bincount(index, minlength=_BINS)
 
 

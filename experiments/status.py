@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from scipy.stats import spearmanr
@@ -180,39 +180,30 @@ def regime_table(results: Committed) -> Table:
     for point in results.regime:
         if point["loss"] == "cross_entropy" and point["mixing"] == "mixup":
             groups.setdefault(re.sub(r"-seed\d+$", "", point["name"]), []).append(point)
-    rows = []
-    for name, points in sorted(groups.items(), key=lambda group: -min(point["r2_closed_form"] for point in group[1])):
-        below = [width for point in points for width in point["width_ratio"][:-1]]
-        above = [point["width_ratio"][-1] for point in points]
-        rows.append(
-            (
-                name,
-                f"{points[0]['images_per_class']:.0f}",
-                str(len(points)),
-                *(span([point[key] for point in points], ".4f") for key in ("excess_loss", "excess_theory")),
-                *(span([point[key] for point in points], ".3f") for key in ("r2_fit_free", "r2_line")),
-                span(below, ".2f"),
-                span(above, ".2f"),
-                *(span([point[key] for point in points], ".3f") for key in ("nc1", "nc3")),
-                span([_over(point["beta_fit_free"], point["beta_fitted"]) for point in points], ".2f"),
-            )
+    columns: dict[str, tuple[Callable[[dict[str, Any]], list[float | None]], str]] = {
+        "excess loss": (lambda point: [point["excess_loss"]], ".4f"),
+        "of the theory": (lambda point: [point["excess_theory"]], ".4f"),
+        "R² fit-free": (lambda point: [point["r2_fit_free"]], ".3f"),
+        "R² line": (lambda point: [point["r2_line"]], ".3f"),
+        "width over theory, λ in .5-.9": (lambda point: point["width_ratio"][:-1], ".2f"),
+        "the same above .9": (lambda point: point["width_ratio"][-1:], ".2f"),
+        "NC1": (lambda point: [point["nc1"]], ".3f"),
+        "NC3": (lambda point: [point["nc3"]], ".3f"),
+        "β fit-free over fitted": (_beta_ratio, ".2f"),
+    }
+    rows = [
+        (
+            name,
+            f"{points[0]['images_per_class']:.0f}",
+            str(len(points)),
+            *(span((value for point in points for value in values(point)), form) for values, form in columns.values()),
         )
-    header = (
-        "point",
-        "images per class",
-        "seeds",
-        "excess loss",
-        "of the theory",
-        "R² fit-free",
-        "R² line",
-        "width over theory, λ in .5-.9",
-        "the same above .9",
-        "NC1",
-        "NC3",
-        "β fit-free over fitted",
-    )
-    return Table("Regime", header, tuple(rows))
+        for name, points in sorted(
+            groups.items(), key=lambda group: -min(point["r2_closed_form"] for point in group[1])
+        )
+    ]
+    return Table("Regime", ("point", "images per class", "seeds", *columns), tuple(rows))
 
 
-def _over(one: float | None, other: float) -> float | None:
-    return None if one is None else one / other
+def _beta_ratio(point: dict[str, Any]) -> list[float | None]:
+    return [None if point["beta_fit_free"] is None else point["beta_fit_free"] / point["beta_fitted"]]

@@ -122,10 +122,11 @@ class Train:
         """Train, and return the exit status."""
         configs = chosen(read_suite(self.file), self.only)
         tasks = {name: (config, Path(self.out) / name, self.device) for name, config in configs.items()}
-        return for_each(_train, tasks, self.jobs)
+        return for_each(train_run, tasks, self.jobs)
 
 
-def _train(config: TrainConfig, out: Path, device: str) -> str:
+def train_run(config: TrainConfig, out: Path, device: str) -> str:
+    """Train a run on one thread, or go on with it, and return a line that says how it ended."""
     torch.set_num_threads(1)
     figures = train(config, load_data(config.data), out, device=device).history[-1]
     return f"loss {figures['loss']:.4f}, test accuracy {figures['test_accuracy']:.4f}"

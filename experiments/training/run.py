@@ -34,6 +34,11 @@ class TrainedRun:
         """Whether the last epoch is done."""
         return len(self.record.history) == self.config.epochs
 
+    def check_complete(self) -> None:
+        """Raise ValueError if the last epoch is not done."""
+        if not self.complete:
+            raise ValueError(f"run: got {self.name!r} after {len(self.history)} of {self.config.epochs} epochs")
+
     def data(self) -> ImageData:
         """Return the data set, cut to the images that the network was trained on."""
         return self.config.cut(load_data(self.config.data))
