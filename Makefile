@@ -28,7 +28,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m 'not slow'
 
 test-all: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+	UFM_THOROUGH=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 # Draws every figure from committed results into figures/output, as PNG and PDF, with a page that shows them all.
 figures: install

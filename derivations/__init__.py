@@ -22,4 +22,6 @@ NAMES = (
     "mean_squared_error",
     "fit_free_beta",
     "straight_line",
+    "network_certificate",
+    "departure",
 )

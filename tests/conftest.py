@@ -15,8 +15,10 @@ jaxtyping.install_import_hook("ufm", "tests.helpers.typecheck.check")
 # One thread per worker: two pytest workers share two cores.
 torch.set_num_threads(1)
 
-hypothesis.settings.register_profile("dev", max_examples=50, deadline=None, report_multiple_bugs=False)
-hypothesis.settings.register_profile("ci", max_examples=50, deadline=None, report_multiple_bugs=False, derandomize=True)
+# `make test` takes a few examples of each property, `make test-all` many.
+_EXAMPLES = 100 if os.environ.get("UFM_THOROUGH") else 25
+hypothesis.settings.register_profile("dev", max_examples=_EXAMPLES, deadline=None, report_multiple_bugs=False)
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("dev"), derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 

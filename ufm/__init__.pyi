@@ -87,6 +87,15 @@ from .networks.comparison import (
 from .networks.comparison import (
     compare as compare,
 )
+from .networks.departure import (
+    Departure as Departure,
+)
+from .networks.departure import (
+    WidthSplit as WidthSplit,
+)
+from .networks.departure import (
+    measure_departure as measure_departure,
+)
 from .networks.layers import (
     LayerPattern as LayerPattern,
 )
@@ -96,8 +105,20 @@ from .networks.layers import (
 from .networks.layers import (
     layer_pattern as layer_pattern,
 )
+from .networks.network_certificate import (
+    NetworkCertificate as NetworkCertificate,
+)
+from .networks.network_certificate import (
+    certify_network as certify_network,
+)
 from .networks.recording import (
     record as record,
+)
+from .networks.stationarity import (
+    Stationarity as Stationarity,
+)
+from .networks.stationarity import (
+    measure_stationarity as measure_stationarity,
 )
 from .prox import (
     Prox as Prox,

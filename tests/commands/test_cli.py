@@ -85,7 +85,7 @@ def test_solve_beyond_the_closed_form(capsys: pytest.CaptureFixture[str]):
 
 def test_a_missing_certificate_is_said(capsys: pytest.CaptureFixture[str]):
     # Norms far beyond what the loss asks for: their multipliers are negative, and nothing is proved.
-    far = ["--feature-norm", "100", "--row-norm", "100", "--method", "lbfgs", "--max-iter", "200"]
+    far = ["--feature-norm", "100", "--row-norm", "100", "--method", "lbfgs", "--max-iter", "20"]
     _, out, _ = run(capsys, "solve", "--num-classes", "3", "--dim", "4", "--nodes", "3", *far)
     assert "no certificate" in out
     _, out, _ = run(capsys, "solve", "--num-classes", "3", "--dim", "4", "--nodes", "3", *far, "--json")

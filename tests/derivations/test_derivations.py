@@ -112,6 +112,8 @@ def test_check_above_its_tolerance_fails_the_claim(error: float) -> None:
         claim((Check("fine", 0.0, 1e-3),), (Step("only words"),)).prove()
 
 
+# `.ci/run` renders the pages and the document anew, and fails if a page changes.
+@pytest.mark.slow
 def test_committed_pages_are_up_to_date_and_all_claims_make_one_document() -> None:
     pytest.importorskip("pypandoc")
     pytest.importorskip("typst")
@@ -145,6 +147,7 @@ def test_stale_pages_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert render.stale(claims) == ["theory/index.md is stale", "theory/of_old.md belongs to no claim"]
 
 
+@pytest.mark.slow
 def test_pages_are_markdown_that_the_documents_read() -> None:
     pages = theory_pages({name: proved(name) for name in NAMES})
     assert pages.keys() == {"index.md"} | {f"{name}.md" for name in NAMES}

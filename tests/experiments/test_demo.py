@@ -75,6 +75,7 @@ def _comparison():
     return ufm.compare(following_the_theory(100.0), ufm.Mixup(5), solver=False)
 
 
+@pytest.mark.slow
 def test_a_killed_demo_resumes_and_leaves_no_half_file(tmp_path: Path):
     command = [sys.executable, "-m", "experiments.demo", "--out", str(tmp_path), "--train.epochs", "40"]
     command += [*TINY_NETWORK, *(f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items())]

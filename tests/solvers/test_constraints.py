@@ -83,7 +83,7 @@ def objective(problem: ufm.UFM, at: Point) -> float:
     return float(pi @ losses + penalty + (problem.bias_decay or 0) / 2 * np.sum(np.square(b) * (at.bias is not None)))
 
 
-@settings(max_examples=150)
+@settings(max_examples=40)
 @given(problems(), strategies.seeds, st.floats(-2, 1))
 def test_bound_is_below_every_feasible_point(problem: ufm.UFM, seed: int, exponent: float):
     found = certify(problem, point(problem, seed, 10.0**exponent))

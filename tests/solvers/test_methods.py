@@ -253,7 +253,9 @@ def test_nan_targets_and_zero_penalties_are_refused():
             ufm.UFM(**{"targets": PROBLEM.targets, "dim": 3, "weight_decay": 1.0, "feature_decay": 1.0, field: 0.0})
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[pytest.mark.slow] * (name != "newton")) for name in METHODS]
+)
 def test_ctrl_c_returns_the_best_point_so_far(method: str):
     # Newton's method first goes through subsets of the targets, which takes a second here, before it has a point.
     program = f"""
@@ -295,6 +297,7 @@ def run_ufm(*arguments: str, limit: int | None = None, **options) -> subprocess.
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_figures_and_the_earlier_file(tmp_path: Path):
     path = tmp_path / "solution.safetensors"
     arguments = ["solve", "--num-classes", "6", "--dim", "8", "--record", "1", "--out", str(path), "--json"]

@@ -15,6 +15,8 @@ from ufm._support.pairs import ClassPairs, cell_means, halves, r_squared
 from ufm.labels.laws import Law
 from ufm.networks.activations import Activations, pairs_of
 from ufm.networks.channel import Boundary, ChannelCurve, ChannelPoints, boundary, channel_curve, channel_points
+from ufm.networks.departure import Departure, measure_departure
+from ufm.networks.network_certificate import NetworkCertificate, certify_network
 from ufm.networks.predictions import (
     LOG_BETA_RANGE,
     OWN_FACTOR,
@@ -28,6 +30,7 @@ from ufm.networks.predictions import (
     own_classifier,
     solved,
 )
+from ufm.networks.stationarity import Stationarity, measure_stationarity
 from ufm.theory.collapse import Collapse, neural_collapse
 from ufm.theory.joint import beta_from_classifier
 
@@ -118,6 +121,13 @@ class Comparison:
         solver.
     solver_converged : bool or None
         Whether that solve converged; None without solver.
+    departure : Departure or None
+        How far the network is from fitting its labels, and the split of its channel's width, for the fit-free beta
+        where there is one and the fitted beta otherwise; None in records from before it was measured.
+    certificate : NetworkCertificate or None
+        What is proved about the network as a point of the UFM; None if no weight decay was given.
+    stationarity : Stationarity or None
+        Whether the classifier is at rest; None if no weight decay was given.
     """
 
     beta: float
@@ -138,6 +148,9 @@ class Comparison:
     collapse: Collapse | None = None
     solver_error: float | None = None
     solver_converged: bool | None = None
+    departure: Departure | None = None
+    certificate: NetworkCertificate | None = None
+    stationarity: Stationarity | None = None
 
     def score(self, name: str) -> Score:
         """Return the score of the prediction called `name`, or raise KeyError."""
@@ -296,6 +309,9 @@ def compare(
         collapse=_collapse(activations, head),
         solver_error=solver_error,
         solver_converged=solver_converged,
+        departure=measure_departure(activations, beta if beta_fit_free is None else beta_fit_free),
+        certificate=None if weight_decay is None else certify_network(activations, weight_decay),
+        stationarity=None if weight_decay is None else measure_stationarity(activations, weight_decay),
     )
 
 

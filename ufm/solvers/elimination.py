@@ -20,7 +20,7 @@ from torch import Tensor
 from ufm.losses import Curvature, Loss
 
 _MAX_NEWTON_STEPS = 300
-_MAX_INNER_STEPS = 200
+_MAX_INNER_STEPS = 2000
 _SHORTEST_STEP = 1e-12
 # Fraction of the gradient that a Newton step may leave.
 _FORCING = 0.01
