@@ -1,7 +1,6 @@
 """The figures of one point of the regime suite, from what was recorded of its network."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor
 import ufm
 from experiments.training import TrainConfig
 from experiments.training.loop import learning_rate
-from ufm._support.pairs import bin_index
 
 # Bins of the heavier class's weight: .5 to .6, ..., .9 to 1.
 _BINS = 5
@@ -49,17 +47,17 @@ def point_figures(
         nc2, nc3, in_plane, multiplier, beta_fitted, beta_fit_free, slope.
 
         width_beta: "fit-free" or "fitted", the beta of the closed form in the next ones (the latter where the former is
-        None). width_ratio, depth_ratio: mean width (of the heavier class over the lighter one) and depth per bin over
-        those of the closed form on the same samples. channel_width, channel_depth: the means. bias_heavier,
-        bias_lighter: E p_a - lambda and E p_b - (1 - lambda) of the heavier class a and the lighter b. leak,
-        leak_theory: E[1 - p_a - p_b] and that of the closed form.
+        None). excess_expected, calibration_slope, sharpness: of `ufm.measure_departure`. width_ratio, depth_ratio: mean
+        width (of the heavier class over the lighter one) and depth per bin over those of the closed form on the same
+        samples. channel_width, channel_depth: the means. width_bias, width_spread, and the same of the theory: the
+        parts of the width that are not the labels'. leak, leak_theory: probability of classes not in the label.
 
         stationarity: E[(y - p) . W h]. decay_term: lambda_W ||W||^2, equal to it at a stationary classifier.
-        stationarity_residual: ||E[(y - p) h^T] - lambda_W W|| / (lambda_W ||W||). feature_decay: lambda_H from
-        balancedness, lambda_W ||W||^2 = lambda_H E||h||^2. objective, certificate_gap: of `ufm.certify` at the centred
-        classifier. certified_distance: 2 gap / lambda_H, a bound on feature_distance = E||h - h*||^2 with h* the
-        optimal features for the network's own classifier. inner_gap: F(W, H) - min_H F(W, .), and inner_distance:
-        2 inner_gap / lambda_H, a bound too. feature_square: E||h||^2.
+        stationarity_residual, stationarity_angle: of `ufm.measure_stationarity`. feature_decay: lambda_H from
+        balancedness. objective, certificate_gap, and bounds on feature_distance = E||h - h*||^2, with h* the optimal
+        features for the network's own classifier: certified_distance by the gap to the global minimum, inner_distance
+        by that for the own classifier, curvature_distance by the curvature too; see `ufm.certify_network`.
+        feature_square: E||h||^2.
 
         test_accuracy, test_confidence, ece, test_nll: of the unmixed test images.
     """
@@ -91,11 +89,9 @@ def point_figures(
     beta = comparison.beta if comparison.beta_fit_free is None else comparison.beta_fit_free
     name = "fitted" if comparison.beta_fit_free is None else "fit-free"
     figures |= {"width_beta": name if cross_entropy else None}
-    figures |= _excess(activations, beta) if cross_entropy else dict.fromkeys(_EXCESS)
-    figures |= _channel(activations, beta) if cross_entropy else dict.fromkeys(_CHANNEL)
+    figures |= _departure(activations, beta) if cross_entropy else dict.fromkeys(_DEPARTURE)
     decay = config.classifier_decay
-    certified = decay is not None and activations.bias is None
-    figures |= _certificate(activations, decay) if certified and decay else dict.fromkeys(_CERTIFICATE)
+    figures |= dict.fromkeys(_CERTIFICATE) if decay is None else _certificate(activations, decay)
     return {key: _plain(value) for key, value in figures.items()}
 
 
@@ -136,84 +132,57 @@ def _calibration(config: TrainConfig, logits: Float[Tensor, "M K"], classes: Int
     }
 
 
-_EXCESS = ("excess_loss", "excess_same", "excess_theory")
-
-
-def _excess(activations: ufm.Activations, beta: float) -> dict[str, Any]:
-    y, z = activations.labels, activations.logits.double()
-    own, theory = (
-        (torch.special.xlogy(y, y) - y * torch.log_softmax(logits, 1)).sum(1)
-        for logits in (z, torch.as_tensor(ufm.prox_logsumexp(y, beta).logits))
-    )
-    same = activations.class_a == activations.class_b
-    return dict(zip(_EXCESS, (own.mean(), own[same].mean(), theory.mean()), strict=True))
-
-
-@dataclass(frozen=True, eq=False)
-class _Mixed:
-    """Different-class samples: weight of the heavier class, and values of the heavier, the lighter and the others."""
-
-    weight: Float[Tensor, "n"]
-    heavier: Int[Tensor, "n"]
-    lighter: Int[Tensor, "n"]
-
-    @staticmethod
-    def of(activations: ufm.Activations, rows: Tensor) -> "_Mixed":
-        lam, a, b = activations.lam[rows].double(), activations.class_a[rows], activations.class_b[rows]
-        first = lam >= 0.5
-        return _Mixed(torch.maximum(lam, 1 - lam), torch.where(first, a, b), torch.where(first, b, a))
-
-    def values(self, table: Float[Tensor, "n K"]) -> tuple[Tensor, Tensor]:
-        """Return the entries of the heavier and of the lighter class."""
-        one, other = (table.gather(1, k[:, None])[:, 0] for k in (self.heavier, self.lighter))
-        return one, other
-
-    def means(self, values: Float[Tensor, "n"]) -> Float[Tensor, "5"]:
-        """Return the means per bin, NaN where it is empty."""
-        index = bin_index((self.weight - 0.5) * 2, _BINS)
-        return torch.bincount(index, values, _BINS) / torch.bincount(index, minlength=_BINS)
-
-
-_CHANNEL = (
+_DEPARTURE = (
+    "excess_loss",
+    "excess_theory",
+    "excess_expected",
+    "calibration_slope",
+    "sharpness",
+    "excess_same",
     "channel_width",
     "channel_depth",
     "width_ratio",
     "depth_ratio",
-    "bias_heavier",
-    "bias_lighter",
+    "width_bias",
+    "width_spread",
+    "width_bias_theory",
+    "width_spread_theory",
     "leak",
     "leak_theory",
 )
 
 
-def _channel(activations: ufm.Activations, beta: float) -> dict[str, Any]:
-    rows = activations.class_a != activations.class_b
-    mixed, K = _Mixed.of(activations, rows), activations.logits.shape[1]
-    closed = torch.as_tensor(ufm.prox_logsumexp(activations.labels[rows], beta).logits)
-    found = {}
-    for name, z in (("network", activations.logits[rows].double()), ("theory", closed)):
-        one, other = mixed.values(z)
-        p_one, p_other = mixed.values(torch.softmax(z, 1))
-        depth = (one + other) / 2 - (z.sum(1) - one - other) / (K - 2)
-        found[name] = {
-            "channel_width": mixed.means(one - other),
-            "channel_depth": mixed.means(depth),
-            "bias_heavier": mixed.means(p_one - mixed.weight),
-            "bias_lighter": mixed.means(p_other - (1 - mixed.weight)),
-            "leak": mixed.means(1 - p_one - p_other),
-        }
-    network, theory = found["network"], found["theory"]
-    return network | {
-        "width_ratio": network["channel_width"] / theory["channel_width"],
-        "depth_ratio": network["channel_depth"] / theory["channel_depth"],
-        "leak_theory": theory["leak"],
-    }
+def _departure(activations: ufm.Activations, beta: float) -> dict[str, Any]:
+    found = ufm.measure_departure(activations, beta, bins=_BINS)
+    y, z = activations.labels, activations.logits.double()
+    divergence = (torch.special.xlogy(y, y) - y * torch.log_softmax(z, 1)).sum(1)
+    network, theory = found.network, found.theory
+    values = (
+        found.excess,
+        found.excess_theory,
+        found.excess_expected,
+        found.calibration_slope,
+        found.sharpness,
+        divergence[activations.class_a == activations.class_b].mean(),
+        network.width,
+        network.depth,
+        found.width_ratio,
+        [one / other for one, other in zip(network.depth, theory.depth, strict=True)],
+        network.bias,
+        network.spread,
+        theory.bias,
+        theory.spread,
+        network.leak,
+        theory.leak,
+    )
+    return dict(zip(_DEPARTURE, values, strict=True))
 
 
 _CERTIFICATE = (
     "stationarity",
     "decay_term",
     "stationarity_residual",
+    "stationarity_angle",
     "feature_decay",
     "objective",
     "certificate_gap",
@@ -221,36 +190,28 @@ _CERTIFICATE = (
     "feature_distance",
     "inner_gap",
     "inner_distance",
+    "curvature_distance",
     "feature_square",
 )
 
 
 def _certificate(activations: ufm.Activations, weight_decay: float) -> dict[str, Any]:
-    y, h, w = activations.labels, activations.features.double(), activations.classifier.double()
-    residual = y - torch.softmax(activations.logits.double(), 1)
-    gradient = residual.T @ h / len(h)
-    decay_term = weight_decay * w.square().sum()
-    # Softmax does not see what all rows have in common, so that the centred classifier is the better point.
-    w = w - w.mean(0)
-    feature_square = h.square().sum(1).mean()
-    feature_decay = (weight_decay * w.square().sum() / feature_square).item()
-    problem = ufm.UFM(ufm.Targets(y), h.shape[1], weight_decay, feature_decay)
-    certificate = ufm.certify(problem, w, h)
-    best = torch.as_tensor(ufm.fixed_classifier(w, y, feature_decay).features)
-    inner_gap = certificate.objective - ufm.certify(problem, w, best).objective
+    rest = ufm.measure_stationarity(activations, weight_decay)
+    found = ufm.certify_network(activations, weight_decay)
     values = (
-        (residual * activations.logits.double()).sum(1).mean(),
-        decay_term,
-        torch.linalg.matrix_norm(gradient - weight_decay * activations.classifier.double())
-        / (weight_decay * torch.linalg.matrix_norm(activations.classifier.double())),
-        feature_decay,
-        certificate.objective,
-        certificate.gap,
-        2 * certificate.gap / feature_decay,
-        (h - best).square().sum(1).mean(),
-        inner_gap,
-        2 * inner_gap / feature_decay,
-        feature_square,
+        rest.pull,
+        rest.decay_term,
+        rest.residual,
+        rest.angle,
+        found.feature_decay,
+        found.objective,
+        found.gap,
+        found.global_bound,
+        found.distance,
+        found.inner_gap,
+        found.inner_bound,
+        found.bound,
+        found.feature_square,
     )
     return dict(zip(_CERTIFICATE, values, strict=True))
 

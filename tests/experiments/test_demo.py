@@ -24,11 +24,15 @@ from ufm.runs.verification import Verification
 # Strong penalties, at which gradient descent takes seconds and not half a minute.
 SMALL = {"samples": 1500, "nodes": 3, "dim": 10, "weight_decay": 0.02, "feature_decay": 0.02}
 TINY = TrainConfig(network=NetworkConfig(width=4, dim=12), epochs=3, batch_size=256)
-TINY_NETWORK = ("--train.network.width", "4", "--train.network.dim", "12")
+FITTED = TrainConfig(
+    train_samples=60, network=NetworkConfig("mlp", width=16, dim=12), epochs=3, epoch_steps=5, batch_size=64
+)
+TINY_NETWORK = ("--train.network.width", "4", "--train.network.dim", "12", "--fitted.epochs", "1")
+TINY_NETWORK += ("--fitted.epoch-steps", "5", "--fitted.network.width", "16")
 
 
 def test_demo_end_to_end_at_tiny_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    config = demo.DemoConfig(out=str(tmp_path), train=TINY, **SMALL)
+    config = demo.DemoConfig(out=str(tmp_path), train=TINY, fitted=FITTED, **SMALL)
     # Three epochs do not make a network that fits; the exit status is about the exact claims only.
     assert demo.run(config, progress=False) == 0
     out = capsys.readouterr().out
@@ -49,23 +53,27 @@ def test_demo_end_to_end_at_tiny_size(tmp_path: Path, capsys: pytest.CaptureFixt
     assert record.theory is not None
     assert record.theory.logits.shape == (99, 10)
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5
-    for name in ("planar", "channel", "confidence"):
-        for suffix in (".png", ".pdf"):
-            assert (tmp_path / (name + suffix)).stat().st_size > 2000
+    assert page.count("data:image/png;base64,") == 10
+    for folder in (tmp_path, tmp_path / demo.FITTED):
+        for name in ("planar", "channel", "confidence"):
+            for suffix in (".png", ".pdf"):
+                assert (folder / (name + suffix)).stat().st_size > 2000
+    fitted = read_run(tmp_path / demo.FITTED)
+    assert fitted.training.architecture == "mlp"
+    assert fitted.comparison.departure is not None
+    assert out.count("Departure: excess loss") == 2
     train_mode, eval_mode = (ufm.load(tmp_path / f"activations_{mode}.safetensors") for mode in ("train", "eval"))
     assert train_mode.description["mode"] == "train"
     assert eval_mode.description["mode"] == "eval"
     assert torch.equal(train_mode.lam, eval_mode.lam)
     assert not torch.allclose(train_mode.logits, eval_mode.logits)
     # The library makes the same page of the folder.
-    again = report([read_run(tmp_path)], f"python -m experiments.demo --out {tmp_path}").html()
-    same = again.replace(f"<code>{tmp_path}</code>", "") == page.replace(f"<code>{config.out}</code>", "")
-    assert same
+    again = report([fitted, read_run(tmp_path)], f"python -m experiments.demo --out {tmp_path}").html()
+    assert again == page
 
 
 def test_demo_exit_status_tells_of_exact_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    config = demo.DemoConfig(out=str(tmp_path), train=TINY, **SMALL)
+    config = demo.DemoConfig(out=str(tmp_path), train=TINY, fitted=FITTED, **SMALL)
     monkeypatch.setattr("ufm.reports.page.draw", lambda *_: [])
     monkeypatch.setattr(demo, "exact_claims", lambda *_: [Claim("wrong", "wrong", 1.0, "<=", 0.5, True)])
     assert demo.run(config, progress=False) == 1
@@ -104,6 +112,7 @@ def test_a_killed_demo_resumes_and_leaves_no_half_file(tmp_path: Path):
         (["--dim", "3"], "dim: got 3"),
         (["--train.epochs", "0"], "epochs: got 0"),
         (["--train.data", "mnist"], "train: got mixup on mnist"),
+        (["--fitted.mixing.kind", "none"], "fitted: got none on digits"),
     ],
 )
 def test_demo_refuses_bad_input(

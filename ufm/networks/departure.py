@@ -95,6 +95,24 @@ class Departure:
         """Width over the closed form's, per bin."""
         return [one / other for one, other in zip(self.network.width, self.theory.width, strict=True)]
 
+    def words(self) -> str:
+        """Return in words how far the network is from fitting its labels, and what moves the width of its channel."""
+        text = f"excess loss {self.excess:.3g}, of which the penalties explain {self.excess_theory:.3g}"
+        counts = self.network.count
+        if not sum(counts):
+            return text
+
+        def mean(name: str) -> float:
+            moved = zip(getattr(self.network, name), getattr(self.theory, name), counts, strict=True)
+            return sum((one - other) * n for one, other, n in moved if n) / sum(counts)
+
+        parts = ", ".join(f"{mean(name):+.2g} by {why}" for name, why in _CAUSES.items())
+        return f"{text}; width moved by {mean('width'):+.2g} logits: {parts}".replace("-", "\N{MINUS SIGN}")
+
+
+# What can move the width away from the closed form's on the same labels.
+_CAUSES = {"bias": "probabilities wrong on average", "spread": "their spread among equal λ"}
+
 
 def measure_departure(activations: Activations, beta: float, *, bins: int = 5) -> Departure:
     r"""Return how far a network is from fitting its mixed labels, and the split of its channel's width.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from ufm.networks.departure import Departure
 from ufm.runs.record import RunRecord, SolveRecord, TheoryCurve, mode_words
 
 Row = tuple[str, ...]
@@ -110,6 +111,7 @@ def accuracy_of(run: RunRecord) -> float | None:
 def run_tables(run: RunRecord) -> list[Table]:
     """Return the tables of one run; those without content are left out."""
     tables = [score_table([run], mode) for mode in run.modes]
+    tables += [departure_table([run]), certificate_table([run])]
     tables += [channel_table([run]), layer_table([run]), measure_table([run]), calibration_table([run])]
     if run.theory is not None:
         tables += [theory_table(run.theory), solver_table(run.solves, run.theory)]
@@ -154,6 +156,80 @@ def _fitted(run: RunRecord, mode: str) -> str:
         f"{number(comparison.etf_error)}; {number(100 * comparison.in_plane, '.1f')} % of the squared length of the "
         f"features lies in the classifier's row space; {comparison.samples} samples scored.{measures}"
     )
+
+
+def departure_table(runs: Sequence[RunRecord]) -> Table:
+    """Return the split of the channel's width by bins of the heavier class's weight, network and closed form."""
+
+    def rows(run: RunRecord) -> Iterable[Row]:
+        found = run.comparison.departure
+        if found is None or run.training.predicted_by != "closed form":
+            return
+        network, theory = found.network, found.theory
+        for i, weight in enumerate(network.weight):
+            pairs = (
+                f"{number(getattr(network, name)[i], '.3g')}, {number(getattr(theory, name)[i], '.3g')}"
+                for name in _SPLIT
+            )
+            yield number(weight, ".2f"), str(network.count[i]), number(network.label[i]), *pairs
+
+    words = [_excess_words(run.comparison.departure) for run in runs if run.comparison.departure is not None]
+    note = (
+        "Each pair is network, closed form. Width = label + bias + spread, exactly: what the labels give, "
+        "probabilities that are wrong on average, and their spread among equal λ. Leak: probability of classes that "
+        "are not in the label."
+    )
+    header = ("weight of the heavier class", "samples", "label", *_SPLIT)
+    return _table("The law of departure", header, runs, rows, " ".join([*(words if len(runs) == 1 else ()), note]))
+
+
+_SPLIT = ("width", "bias", "spread", "depth", "leak")
+
+
+def _excess_words(found: Departure) -> str:
+    return (
+        f"Excess loss E KL(y‖p) {number(found.excess, '.3g')}; of the closed form at β = {beta_text(found.beta)} "
+        f"{number(found.excess_theory, '.3g')}. Labels that the outputs imply, y' = p + z/β: slope of y on y' "
+        f"{number(found.calibration_slope)} (1 if the network is a UFM with softer labels), variance over that of the "
+        f"labels {number(found.sharpness)} (1 if it has fitted them)."
+    )
+
+
+def certificate_table(runs: Sequence[RunRecord]) -> Table:
+    """Return what is proved about each network, by mode, and whether its classifier is at rest."""
+
+    def rows(run: RunRecord) -> Iterable[Row]:
+        for mode, comparison in run.comparisons.items():
+            found, rest = comparison.certificate, comparison.stationarity
+            if found is None or rest is None or run.training.predicted_by != "closed form":
+                continue
+            yield (
+                mode,
+                f"{100 * found.relative_gap:.1f} %",
+                *(
+                    number(x, ".3g")
+                    for x in (found.feature_square, found.distance, found.bound, found.inner_bound, found.global_bound)
+                ),
+                f"{number(rest.ratio, '.2f')}, {number(rest.angle, '.0f')}°",
+            )
+
+    note = (
+        "Proved of the recorded samples, with λ_H from balancedness. Gap: how far the objective can be above the "
+        "global minimum, over that. Distances: mean squared, of the features to the optimal ones h* for the network's "
+        "own classifier. Pull: E[(y − p)·Wh] over λ_W‖W‖² and the angle between the loss's pull and the classifier; 1 "
+        "and 0° where the classifier is at rest, and the fit-free β holds only there."
+    )
+    header = (
+        "mode",
+        "gap",
+        "E‖h‖²",
+        "distance",
+        "bound by curvature",
+        "bound by λ_H",
+        "bound by the gap to the global minimum",
+        "pull, angle",
+    )
+    return _table("What is proved of the network", header, runs, rows, note)
 
 
 def channel_table(runs: Sequence[RunRecord], predictions: Sequence[str] = ()) -> Table:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ufm.networks.comparison import Comparison
 from ufm.runs.claims import Claim, ClaimKind
 from ufm.runs.record import RunRecord, mode_words
 
@@ -174,10 +175,16 @@ def _different_class(run: RunRecord, mode: str) -> Iterator[Claim]:
             relation="<=",
             threshold=limit,
             evidence=rests,
+            detail=_departure_words(comparison) if theory == "closed form" else "",
             mode=mode,
             reason=unmixed or ("no samples there" if error is None else None),
         )
     yield _fit_free(run, mode, rests, unmixed)
+
+
+def _departure_words(comparison: Comparison) -> str:
+    """Return by which law the network departs from the closed form; empty in records from before it was measured."""
+    return "" if comparison.departure is None else comparison.departure.words()
 
 
 def _rival(run: RunRecord, mode: str, rests: str) -> Iterator[Claim]:
