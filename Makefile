@@ -81,4 +81,7 @@ clean:
 # Copies a demo's numbers into the committed results.
 .PHONY: publish
 publish: demo
-	cp runs/demo/run.json runs/demo/metrics.jsonl runs/demo/planar.safetensors experiments/results/demo/
+	mkdir -p experiments/results/demo/fitted
+	for folder in . fitted; do \
+	  cp runs/demo/$$folder/{run.json,metrics.jsonl,planar.safetensors} experiments/results/demo/$$folder/; \
+	done

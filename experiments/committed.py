@@ -1,6 +1,7 @@
 """The committed results, as the pages take them."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +41,10 @@ class Committed:
     def regime(self) -> list[dict[str, Any]]:
         """The points of the regime suite."""
         return self._lines("regime/points.jsonl")
+
+    def seeds(self, name: str) -> list[dict[str, Any]]:
+        """Return the regime suite's point of this name with its other seeds, which are called <name>-seed<n>."""
+        return [point for point in self.regime if re.sub(r"-seed\d+$", "", point["name"]) == name]
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         return self._parsed(name, lambda text: [json.loads(line) for line in text.splitlines()])

@@ -9,16 +9,16 @@ experiments/results/README.md is made as a whole. Claims on networks, with their
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.committed import DATA, KINDS, Committed, calibration_of
+from experiments.claim_tables import claims_table, network_claims_table
+from experiments.committed import DATA, KINDS, Committed
 from experiments.status import computed_table, findings_table, networks_table, regime_table
 from ufm._support.console import run_command
 from ufm._support.files import atomic_path
 from ufm.reports.tables import (
-    Row,
     Table,
     calibration_table,
     channel_table,
@@ -26,161 +26,9 @@ from ufm.reports.tables import (
     overview,
     score_table,
 )
-from ufm.runs.claims import Claim, ClaimKind
 
 RESULTS = "experiments/results"
 _MAIN_RUNS = [*(f"{data}-{kind}" for data in DATA for kind in KINDS), "fashion-vit-mixup"]
-
-
-def claims_table(results: Committed) -> Table:
-    """Return the project's claims, with what they rest on, the measured figure and the verdict."""
-    return Table("Claims", ("claim", "rests on", "figure", "verdict"), (*_theory(results), *_networks(results)))
-
-
-def _theory(results: Committed) -> list[Row]:
-    exactness, joint, precision, minority = (
-        results.json(name)
-        for name in (
-            "exactness/exactness.json",
-            "joint/joint.json",
-            "solver/precision.json",
-            "minority/minority.json",
-        )
-    )
-    agree = sum(point["collapsed"] == point["closed_form"]["collapsed"] for point in results.collapse)
-    ulp = max(kind["logits_max_ulp"] for kind in exactness["kinds"].values())
-    gap = max(row["relative_gap"] for row in precision["rows"])
-    stuck = sum(row["stuck"] for row in precision["worst"])
-    largest = max(minority["config"]["ratios"])
-    # Where the predicted ratio lies beyond all that were solved, nothing could contradict it.
-    curve = [point for point in minority["points"] if point["predicted_collapse_ratio"] <= largest]
-    beyond = sum(point["ratio"] >= point["predicted_collapse_ratio"] for point in curve)
-    predicted = sum(
-        (point["spread_rare"] < 1e-6) == (point["ratio"] >= point["predicted_collapse_ratio"]) for point in curve
-    )
-    return [
-        (
-            "The optimal features for a fixed simplex ETF are closed up to one scalar, for any soft label",
-            "[derivation](derivations/fixed_etf.py); 96-digit interval arithmetic",
-            f"{exactness['config']['cases']:,} labels, at most {ulp:.0f} ulp off",
-            "proved",
-        ),
-        (
-            "The ETF is no assumption: every global optimum that is not zero has it, with a size from one scalar "
-            "equation (law symmetric in the classes, d ≥ K - 1)",
-            "[derivation](derivations/etf_is_optimal.py); direct solves",
-            f"{len(joint['rows'])} solves: F within {joint['worst']['relative_difference']:.0e}, W Wᵀ within "
-            f"{joint['worst']['gram_difference']:.0e}",
-            "proved",
-        ),
-        (
-            "Above a threshold of the penalties the optimum is zero",
-            "[derivation](derivations/threshold.py); solves with certificate",
-            f"{agree} of {len(results.collapse)} solves agree",
-            "proved",
-        ),
-        (
-            "One pass over any point bounds how far its objective is above the global minimum",
-            "[derivation](derivations/duality_gap.py); solves from random starts",
-            f"{len(precision['rows'])} solves, {stuck} stuck, gaps to {gap:.0e} of F",
-            "proved",
-        ),
-        (
-            "From an imbalance on that mixup lowers, the classifier rows of rare classes coincide",
-            "[derivation](derivations/minority_collapse.py); solves with certificate",
-            f"{predicted} of {len(curve)} optima as predicted, {beyond} of them collapsed",
-            "proved",
-        ),
-    ]
-
-
-def _networks(results: Committed) -> list[Row]:
-    def row(statement: str, evidence: str, kind: str, about: ClaimKind, figure: Callable[[Claim], str]) -> Row:
-        """Return one of the report's claims over all data sets."""
-        found = {data: results.claims[run.name][about] for data, run in results.main(kind).items()}
-        figures = ", ".join(f"{DATA[data]} {figure(claim)}" for data, claim in found.items())
-        return statement, evidence, figures, _verdict([claim.passed is True for claim in found.values()])
-
-    def both(kind: str) -> Row:
-        mixing = {
-            "mixup": (
-                "Different-class features run in channels: the closed form explains the logits better than a straight "
-                "line (R² of both over different-class samples, one fitted number each)",
-                "networks with mixup",
-            ),
-            "none": (
-                "Without mixing the straight line is ahead",
-                "the same, trained on unmixed images, shown mixed ones",
-            ),
-        }
-        runs = results.main(kind)
-        scores = [
-            f"{DATA[data]} {run.comparison.score('closed form').r2_mixed:.2f} / "
-            f"{run.comparison.score('straight line').r2_mixed:.2f}"
-            for data, run in runs.items()
-        ]
-        held = [results.claims[run.name][ClaimKind.AHEAD_PER_SAMPLE].passed is True for run in runs.values()]
-        return *mixing[kind], ", ".join(scores), _verdict(held)
-
-    ece = {
-        kind: {data: calibration_of(run).before.ece for data, run in results.main(kind).items()} for kind in KINDS[:2]
-    }
-    return [
-        row(
-            "Same-class features align with the classifier (NC3 ≤ 0.1)",
-            "networks with mixup",
-            "mixup",
-            ClaimKind.NC3,
-            _measured,
-        ),
-        both("mixup"),
-        both("none"),
-        row(
-            "Under squared error they are convex combinations of class means: the line explains the means per pair and "
-            "λ bin (R² ≥ 0.9)",
-            "the same with squared error",
-            "mse",
-            ClaimKind.CLOSED_FORM_R2,
-            _measured,
-        ),
-        row(
-            "The channel's width is as predicted (mean error over mean ≤ 0.2, for λ in (0.1, 0.9))",
-            "networks with mixup",
-            "mixup",
-            ClaimKind.WIDTH,
-            _measured,
-        ),
-        row("Its depth is (the same)", "networks with mixup", "mixup", ClaimKind.DEPTH, _measured),
-        row(
-            "β follows from the classifier alone (within a factor of 3)",
-            "networks with mixup: fit-free over fitted",
-            "mixup",
-            ClaimKind.FIT_FREE_BETA,
-            lambda claim: f"{claim.measured:.0f}",
-        ),
-        row(
-            "Earlier layers look as if trained with manifold mixup (interpolation R² ≥ 0.9 in all)",
-            "networks with mixup: the lowest over the layers",
-            "mixup",
-            ClaimKind.INTERPOLATION,
-            _measured,
-        ),
-        (
-            "Mixup calibrates better (smaller ECE, as trained)",
-            "half of the test images: with mixup / without",
-            ", ".join(f"{name} {ece['mixup'][data]:.3f} / {ece['none'][data]:.3f}" for data, name in DATA.items()),
-            _verdict([ece["mixup"][data] < ece["none"][data] for data in DATA]),
-        ),
-    ]
-
-
-def _measured(claim: Claim) -> str:
-    return f"{claim.measured:.2f}"
-
-
-def _verdict(held: Sequence[bool]) -> str:
-    words = {0: "does not hold", len(held): "holds"}.get(sum(held))
-    return words or f"holds on {sum(held)} of {len(held)}"
 
 
 def results_page(results: Committed) -> str:
@@ -206,6 +54,7 @@ def results_page(results: Committed) -> str:
 FRAGMENTS: dict[str, dict[str, Callable[[Committed], Table]]] = {
     "README.md": {
         "claims": claims_table,
+        "network-claims": network_claims_table,
         "networks": lambda results: overview([results.runs[name] for name in _MAIN_RUNS]),
     },
     "docs/status.md": {

@@ -190,6 +190,9 @@ def regime_table(results: Committed) -> Table:
         "NC1": (lambda point: [point["nc1"]], ".3f"),
         "NC3": (lambda point: [point["nc3"]], ".3f"),
         "β fit-free over fitted": (_beta_ratio, ".2f"),
+        "E‖h − h*‖²": (lambda point: [point["feature_distance"]], ".2f"),
+        "its proved bound": (lambda point: [point["inner_distance"]], ".1f"),
+        "proved within, of the minimum": (_share, ".1%"),
     }
     rows = [
         (
@@ -203,6 +206,12 @@ def regime_table(results: Committed) -> Table:
         )
     ]
     return Table("Regime", ("point", "images per class", "seeds", *columns), tuple(rows))
+
+
+def _share(point: dict[str, Any]) -> list[float | None]:
+    """Return how far the objective can be above the global minimum, over the proved lower bound."""
+    gap = point["certificate_gap"]
+    return [None if gap is None else gap / (point["objective"] - gap)]
 
 
 def _beta_ratio(point: dict[str, Any]) -> list[float | None]:

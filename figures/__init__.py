@@ -28,4 +28,5 @@ NAMES = (
     "calibration",
     "beta",
     "closeness",
+    "regime",
 )

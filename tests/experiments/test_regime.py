@@ -340,7 +340,8 @@ def test_the_certificate_bounds_the_distance(measured: tuple[dict[str, Any], dic
     figures, recorded = measured
     y, p, h, w = labels_of(recorded), softmax(recorded["logits"]), recorded["features"], recorded["classifier"]
     residual, n = y - p, len(y)
-    assert figures["stationarity"] == pytest.approx((residual * recorded["logits"]).sum(1).mean(), rel=1e-8)
+    # Recorded logits are in single precision.
+    assert figures["stationarity"] == pytest.approx((residual * recorded["logits"]).sum(1).mean(), rel=1e-6)
     assert figures["decay_term"] == pytest.approx(5e-4 * (w**2).sum(), rel=1e-8)
     gap = np.linalg.norm(residual.T @ h / n - 5e-4 * w) / (5e-4 * np.linalg.norm(w))
     assert figures["stationarity_residual"] == pytest.approx(gap, rel=1e-8)

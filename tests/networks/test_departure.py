@@ -86,6 +86,17 @@ def test_width_is_label_and_bias_and_spread(seed: int, K: int, bins: int, beta: 
             assert math.isnan(split.width[i])
 
 
+def test_a_mean_label_without_a_rest_is_predicted_too():
+    """Implied labels with nothing left for other classes: their sum may miss 1 by rounding, on either side."""
+    rng = np.random.default_rng(0)
+    a, lam = torch.zeros(3000, dtype=torch.int64), torch.from_numpy(rng.uniform(0.5, 1, 3000))
+    heavier = torch.from_numpy(rng.uniform(0.6, 0.9, 3000))
+    z = torch.stack([torch.log(heavier), torch.log(1 - heavier), torch.full((3000,), -40.0).double()], 1)
+    for bins in (1, 3, 50):
+        found = ufm.measure_departure(ufm.Activations(z, z, a, a + 1, lam, torch.eye(3).double()), 7.0, bins=bins)
+        assert np.isfinite(found.predicted.width).all()
+
+
 def test_bad_arguments_are_refused():
     network = following_the_theory(10.0)
     with pytest.raises(ValueError, match="beta: got 0"):

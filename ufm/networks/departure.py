@@ -251,7 +251,8 @@ def _closed_form_of_means(mixed: _Mixed, labels: Float[Tensor, "N K"], beta: flo
     known = torch.stack([one, other]).clamp(min=0)
     known = known / known.sum(0).clamp(min=1)
     filled = torch.nan_to_num(known, nan=0.5)
-    table = ((1 - filled.sum(0)) / (K - 2))[:, None].repeat(1, K)
+    # Where the two sum to 1 but for rounding, none is left for the others.
+    table = ((1 - filled.sum(0)).clamp(min=0) / (K - 2))[:, None].repeat(1, K)
     table[:, :2] = filled.T
     logits = closed_form(table, beta)[mixed.index]
     result = labels.new_zeros(labels.shape)
