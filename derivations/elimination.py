@@ -8,8 +8,16 @@ from mpmath import mp
 
 import ufm
 from derivations.claim import Check, Claim, Derivation, Step, main
-from derivations.reference import Number, compared, cross_entropy, entropy, matrix, numbers, precisely
-from derivations.reference import softmax as precise_softmax
+from derivations.reference import (
+    Number,
+    compared,
+    cross_entropy,
+    entropy,
+    matrix,
+    numbers,
+    precisely,
+    softmax as precise_softmax,
+)
 from derivations.symbols import SMALL, SMALL_TEXT, centring, fisher, lambda_H, lambda_W, simplex, softmax, sp, vector
 from ufm.losses import SoftmaxCurvature, get_loss
 from ufm.solvers.elimination import Gram, linear_response, response

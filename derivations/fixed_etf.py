@@ -23,14 +23,12 @@ from derivations.symbols import (
     omega,
     over_classes,
     simplex,
+    softmax as symbolic_softmax,
     sp,
     tau,
     vector,
     y,
     z,
-)
-from derivations.symbols import (
-    softmax as symbolic_softmax,
 )
 
 u, L, nu, w = sp.Symbol("u", real=True), sp.Symbol("L", real=True), sp.Symbol("nu", real=True), sp.Symbol("w")

@@ -20,12 +20,10 @@ from derivations.symbols import (
     logsumexp,
     over_classes,
     simplex,
+    softmax as symbolic_softmax,
     sp,
     vector,
     z,
-)
-from derivations.symbols import (
-    softmax as symbolic_softmax,
 )
 
 

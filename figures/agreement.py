@@ -14,9 +14,12 @@ _DIM, _NODES = 32, 12
 
 def draw(results: Path) -> Drawing:
     """Return four panels: closed form, solver from a random start, network with mixup, network without."""
-    mixed, unmixed = network(results, "fashion-mixup"), network(results, "fashion-none")
-    beta, feature_decay = mixed.comparison.beta, mixed.comparison.feature_decay
+    mixed, unmixed = (network(results, f"fashion-20-long-{which}", "regime") for which in ("seed1", "none"))
+    beta = mixed.comparison.beta_fit_free
+    if beta is None:
+        raise ValueError(f"results: got {mixed.name!r} without a fit-free beta, expected one")
     some = mixed.activations
+    feature_decay = mixed.comparison.feature_decay * mixed.comparison.beta / beta
     law = ufm.Mixup(some.logits.shape[1], alpha=1.0)
 
     etf = ufm.simplex_etf(len(some.classifier), multiplier=mixed.comparison.multiplier)
@@ -43,9 +46,10 @@ def draw(results: Path) -> Drawing:
         [closed, solved, mixed.panel("network, mixup"), unmixed.panel("network, not mixed")], own_limits=True
     )
     caption = f"""
-        Closed form at the network's fitted beta = {beta:.0f}, on the network's labels; the UFM itself (K = 10, d =
-        {_DIM}, {_NODES} values of lambda) minimised from a random start with seed 0 at the penalties that this beta
-        implies, certified gap {solution.certificate.gap:.0e}; CNNs trained on Fashion-MNIST with and without mixup
+        Closed form on the network's labels at beta = {beta:.0f}, which the network's classifier and weight decay imply:
+        nothing is fitted. The UFM itself (K = 10, d = {_DIM}, {_NODES} values of lambda) minimised from a random start
+        with seed 0 at the penalties that this beta implies, certified gap {solution.certificate.gap:.0e}. Perceptrons
+        that have fitted their labels, trained on 20 images per class of Fashion-MNIST with and without mixup
         (alpha = 1). {PROJECTION} {planar_source([mixed, unmixed])}
     """
     return Drawing(figure, "Closed form, direct solver and network", caption)

@@ -16,7 +16,7 @@ from ufm.runs.record import CalibrationRecord, Layer, RunRecord, read_record
 # The main runs of each data set are called <key>-mixup, -none, -mse and -etf.
 DATA = {"digits": "digits", "mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
 _IN_PRINT = {"fashion-mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10", "cifar10-jpeg": "CIFAR-10"}
-ARCHITECTURES = {"cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
+ARCHITECTURES = {"cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT", "mlp": "perceptron"}
 CLASSES = (0, 1, 2)
 
 # What is the same of all pictures of networks, for their captions.
@@ -102,9 +102,9 @@ class Shown:
         )
 
 
-def network(results: Path, name: str) -> Shown:
+def network(results: Path, name: str, folder: str = "networks") -> Shown:
     """Return a committed network; raise ValueError if it is not there."""
-    return Shown(_read(results / "networks" / name))
+    return Shown(_read(results / folder / name))
 
 
 @cache

@@ -76,6 +76,8 @@ def main() -> int:
     # A pattern that no mutant matches: mutmut makes all mutants, runs the tests once for its map, and stops.
     mutmut("run", "none")
     every = statuses()
+    if not every:
+        raise RuntimeError("mutation: mutmut made no mutants, expected some; does its first run of the tests pass?")
     modules = config.modules or sorted(every)
     drawn = {
         module: random.Random(config.seed).sample(sorted(every[module]), min(config.per_module, len(every[module])))

@@ -10,8 +10,7 @@ from experiments.mixing import Mixing
 from experiments.networks import NetworkConfig
 from ufm._support.arrays import check_choice, check_integer, check_number
 from ufm._support.structuring import strict_converter, structure
-from ufm.labels.laws import CutMix, Law, Unmixed
-from ufm.labels.laws import Mixup as MixupLaw
+from ufm.labels.laws import CutMix, Law, Mixup as MixupLaw, Unmixed
 from ufm.losses import LOSSES, get_loss
 from ufm.runs.record import Training
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed._functional_collectives import all_reduce  # differentiable, unlike that of torch.distributed
+
+# Differentiable, unlike that of torch.distributed; torch has deprecated its namesake in torch.distributed.nn for this.
+from torch.distributed._functional_collectives import all_reduce
 
 from ufm.solvers.reduced import join_processes
 

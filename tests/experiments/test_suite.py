@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import ufm
-from experiments import suite
-from experiments import train as command
+from experiments import suite, train as command
 from experiments.data import DATA_SETS, digits
 from experiments.networks import build_network
 from experiments.suite import SUITE, chosen, for_each, kept_files, read_suite

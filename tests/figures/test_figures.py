@@ -59,6 +59,10 @@ WORDS: dict[str, tuple[set[str], set[str]]] = {
     "methods": ({"seconds, one thread", "certified gap / objective"}, {"Newton", "L-BFGS"}),
     "calibration": ({"accuracy on test images", "confidence  max$_k$ $p_k$"}, DATA | {"label", "closed form"}),
     "closeness": ({"training loss, last epoch (nats)", "width at λ = 0.9, over predicted"}, DATA | {"CNN", "ViT"}),
+    "regime": (
+        {"excess loss E KL(y‖p) (nats)", "R² of the logits", "squared distance of the features"},
+        DATA | {"closed form, nothing fitted", "straight line", "true", "bound by the inner gap"},
+    ),
     "beta": ({"β fit-free, from the classifier alone", "β fitted to the logits"}, DATA | {"equal", "ten times"}),
 }
 PLANES = [name for name, words in WORDS.items() if words is PLANAR]

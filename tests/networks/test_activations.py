@@ -11,8 +11,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from torch import nn

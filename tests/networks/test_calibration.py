@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy import optimize, special
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss

@@ -5,15 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from scipy import special
 
 import ufm
 from tests.helpers import oracles, strategies
 from ufm.losses import SoftmaxCurvature, get_loss
-from ufm.solvers import newton
-from ufm.solvers import reduced as reduced_module
+from ufm.solvers import newton, reduced as reduced_module
 from ufm.solvers.elimination import Gram, linear_response, response
 from ufm.solvers.merging import merge_equal_labels
 from ufm.solvers.method import Point, SolveOptions

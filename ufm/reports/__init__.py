@@ -9,7 +9,6 @@ from ufm.runs.claims import Claim, Verdict
 from ufm.runs.compared import read_run
 from ufm.runs.exact_claims import exact_claims
 from ufm.runs.network_claims import network_claims
-from ufm.runs.record import RunRecord as Run
-from ufm.runs.record import structure_record as demo_run
+from ufm.runs.record import RunRecord as Run, structure_record as demo_run
 
 __all__ = ["Claim", "Report", "Run", "Verdict", "demo_run", "exact_claims", "network_claims", "read_run", "report"]

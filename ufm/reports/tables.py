@@ -40,7 +40,7 @@ class Table:
     def markdown(self) -> str:
         """Return header and rows as a Markdown table."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in lines)
 
 
 def number(value: float | None, form: str = ".3f") -> str:
