@@ -152,6 +152,21 @@ def read_points(path: str | Path) -> dict[str, dict[str, Any]]:
         ) from error
 
 
+def write_points(points: dict[str, dict[str, Any]], path: str | Path) -> None:
+    """Write measured points, one line each, atomically.
+
+    Parameters
+    ----------
+    points
+        The figures of each point by its name.
+    path
+        The file; its folder is made if it does not exist.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(to_json(one, indent=None) + "\n" for one in points.values()), encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class Train:
     """Train and record every point that is not complete."""
@@ -206,9 +221,7 @@ class Measure:
             else:
                 print(f"{name}: {'kept as it was measured' if name in points else 'not trained'}")
         status = for_each(_measure, present, 1)
-        with atomic_path(self.out) as temporary:
-            lines = [to_json(points[name], indent=None) + "\n" for name in configs if name in points]
-            temporary.write_text("".join(lines), encoding="utf-8")
+        write_points({name: points[name] for name in configs if name in points}, self.out)
         print(self.out)
         return status
 
