@@ -1,7 +1,6 @@
-"""The regime suite: perceptrons, training by steps, and the figures of a point against independent computations."""
+"""The regime suite: its commands, and the figures of a point against independent computations."""
 
 import json
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,29 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 
 from experiments import regime
 from experiments.data import DATA_SETS, digits
-from experiments.mixing import KINDS, Mixing, epoch_pairs, mix_images
-from experiments.networks import NetworkConfig, build_network
+from experiments.mixing import KINDS, Mixing
+from experiments.networks import build_network
 from experiments.regime import POINTS, measure_point, read_points, record_point
 from experiments.suite import read_suite
-from experiments.training import OptimiserConfig, TrainConfig
-from experiments.training.loop import learning_rate
 from experiments.training.run import trained_run
-from tests.helpers.training import assert_same_end, trained
+from tests.helpers.training import TINY_STEPS, trained
 
-TINY = TrainConfig(
-    train_samples=60,
-    network=NetworkConfig("mlp", width=24, dim=12),
-    optimiser=OptimiserConfig(learning_rate=0.2, weight_decay=5e-4, schedule="onecycle"),
-    epochs=4,
-    epoch_steps=25,
-    batch_size=128,
-    measure_every=100,
-)
 POINT = """
 [templates.tiny]
 train_samples = 60
@@ -60,155 +47,6 @@ KEYS = set(
 r2_fit_free r2_line r2_binned width_ratio etf_error nc1 nc3 beta_fitted beta_fit_free certified_distance
 feature_distance test_accuracy ece""".split()  # noqa: SIM905
 )
-
-
-def built(config: NetworkConfig, image_shape: tuple[int, int, int] = (1, 8, 8)) -> Any:
-    torch.manual_seed(0)
-    return build_network(config, image_shape, 10)
-
-
-def test_the_perceptron_has_the_layers_that_it_says():
-    network = built(NetworkConfig("mlp", width=7, depth=2, dim=9), (3, 4, 5))
-    assert list(dict(network.stages.named_children())) == ["layer1", "layer2", "features"]
-    # Linear maps without bias, two numbers for each normalised unit, and the classifier.
-    weights = 60 * 7 + 7 * 7 + 7 * 9 + 9 * 10
-    assert sum(p.numel() for p in network.parameters()) == weights + 2 * (7 + 7 + 9)
-    network.train()
-    images = torch.randn(50, 3, 4, 5)
-    assert network.stages[0](images).shape == (50, 7)
-    assert network.stages[0](images).min() == 0
-    features = network.features(images)
-    torch.testing.assert_close(features.mean(0), torch.zeros(9), atol=1e-5, rtol=0)
-    torch.testing.assert_close(network(images), network.features(images) @ network.head.weight.T)
-    assert NetworkConfig("mlp").settings() == {"width": 512, "depth": 3, "dim": 64}
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        NetworkConfig("cnn", width=2, dim=9),
-        NetworkConfig("resnet18", width=2),
-        NetworkConfig("vit", patch=4, width=12, depth=1, heads=3),
-        NetworkConfig("mlp", width=4, dim=9),
-    ],
-)
-def test_any_head_can_do_with_and_without_a_bias(config: NetworkConfig):
-    assert built(replace(config, head_bias=False)).head.bias is None
-    assert built(replace(config, head_bias=True)).head.bias is not None
-    assert (built(config).head.bias is None) == (config.architecture == "mlp")
-    assert built(replace(config, etf_multiplier=1.0, head_bias=False)).head.bias is None
-    with pytest.raises(ValueError, match="^head_bias: got True"):
-        replace(config, etf_multiplier=1.0, head_bias=True)
-
-
-def test_the_one_cycle_is_that_of_torch_with_its_momentum_held():
-    config, steps = OptimiserConfig(learning_rate=0.2, schedule="onecycle"), 4000
-    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.2, total_steps=steps, cycle_momentum=False)
-    expected, found = [], []
-    for i in range(steps):
-        expected.append(schedule.get_last_lr()[0])
-        found.append(learning_rate(config, 8, 8 * (i + 1) / steps))
-        optimiser.step()
-        if i + 1 < steps:
-            schedule.step()
-    np.testing.assert_allclose(found, expected, atol=0.2 * 2e-3)
-    assert learning_rate(config, 10, 0.0) == pytest.approx(0.2 / 25)
-    assert learning_rate(config, 10, 3.0) == pytest.approx(0.2)
-    assert learning_rate(config, 10, 10.0) == pytest.approx(0.2 / 250_000)
-    with pytest.raises(ValueError, match="^warmup_epochs: got 2 with onecycle"):
-        replace(config, warmup_epochs=2)
-
-
-@pytest.mark.parametrize("kind", ["mixup", "cutmix", "none"])
-def test_steps_draw_every_sample_anew(kind: str):
-    def draw(seed: int) -> list[Any]:
-        rng = np.random.default_rng(seed)
-        return list(epoch_pairs(Mixing(kind), 12, 64, rng, image_size=(8, 8), steps=200))
-
-    pairs = draw(0)
-    assert len(pairs) == 200
-    assert all(p.first.shape == p.second.shape == p.lam.shape == (64,) for p in pairs)
-    first, second = (torch.cat([getattr(p, name) for p in pairs]) for name in ("first", "second"))
-    for drawn in (first, second):
-        # 12,800 draws of 12 samples: five standard deviations.
-        expected = len(drawn) / 12
-        assert (torch.bincount(drawn, minlength=12) - expected).abs().max() < 5 * math.sqrt(expected)
-    if kind == "none":
-        assert torch.equal(first, second)
-    else:
-        assert abs((first == second).double().mean() - 1 / 12) < 0.02
-        assert len(torch.unique(torch.cat([p.lam for p in pairs]))) > 20
-    assert all(torch.equal(p.first, q.first) for p, q in zip(pairs, draw(0), strict=True))
-    assert not torch.equal(first, torch.cat([p.first for p in draw(1)]))
-
-
-def test_a_step_is_that_of_the_drawn_pairs(tmp_path: Path):
-    """The loss of one step, put together by hand from the images themselves."""
-    # Without BatchNorm, which hides the scale of the images.
-    network = NetworkConfig("vit", patch=4, width=12, depth=1, heads=3)
-    config = replace(TINY, network=network, epochs=1, epoch_steps=1)
-    found = trained(config, tmp_path).history[0]["loss"]
-    data = digits().subset(60, 0)
-    torch.manual_seed(0)
-    network = build_network(config.network, (1, 8, 8), 10).train()
-    (pairs,) = epoch_pairs(config.mixing, 60, 128, np.random.default_rng([0, 0, 0]), image_size=(8, 8), steps=1)
-    images = mix_images(*(data.standardise(data.train_images[k]) for k in (pairs.first, pairs.second)), pairs)
-    one, other = (torch.eye(10)[data.train_classes[k]] for k in (pairs.first, pairs.second))
-    labels = pairs.lam[:, None] * one + (1 - pairs.lam[:, None]) * other
-    expected = torch.nn.functional.cross_entropy(network(images), labels)
-    assert found == pytest.approx(expected.item(), rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"mixing": Mixing("cutmix"), "num_classes": 3}, {"mixing": Mixing("none")}, {"augment": True}],
-)
-def test_training_by_steps_in_two_parts_is_that_in_one(tmp_path: Path, changes: dict[str, Any]):
-    config = replace(TINY, epoch_steps=5, **changes)
-    trained(config, tmp_path / "whole")
-    assert len(trained(config, tmp_path / "parts", stop_after=2).history) == 2
-    trained(config, tmp_path / "parts")
-    assert_same_end(tmp_path / "whole", tmp_path / "parts")
-    trained(replace(config, seed=1), tmp_path / "other")
-    with pytest.raises(AssertionError):
-        assert_same_end(tmp_path / "whole", tmp_path / "other")
-
-
-def test_classes_and_images_are_cut():
-    data = digits()
-    three = replace(TINY, num_classes=3, train_samples=None).cut(data)
-    assert three.num_classes == 3
-    assert three.class_names == ("0", "1", "2")
-    for classes, images, whole, of in (
-        (three.train_classes, three.train_images, data.train_images, data.train_classes),
-        (three.test_classes, three.test_images, data.test_images, data.test_classes),
-    ):
-        assert sorted(set(classes.tolist())) == [0, 1, 2]
-        assert torch.equal(images, whole[of < 3])
-    few = replace(TINY, num_classes=3, train_samples=12).cut(data)
-    assert torch.bincount(few.train_classes).tolist() == [4, 4, 4]
-    assert torch.equal(few.mean, data.mean)
-    with pytest.raises(ValueError, match="^num_classes: got 11"):
-        data.first_classes(11)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"num_classes": 2}, "^num_classes: got 2"),
-        ({"epoch_steps": 0}, "^epoch_steps: got 0"),
-        ({"epoch_steps": 1.5}, "^epoch_steps: got 1.5"),
-    ],
-)
-def test_bad_settings_are_named(changes: dict[str, Any], message: str):
-    with pytest.raises(ValueError, match=message):
-        replace(TINY, **changes)
-
-
-def test_a_batch_of_a_pass_has_to_fit_the_images(tmp_path: Path):
-    with pytest.raises(ValueError, match="^batch_size: got 128, expected at most the 60"):
-        trained(replace(TINY, epoch_steps=None), tmp_path)
 
 
 def test_the_suite_is_readable_and_has_what_it_promises():
@@ -274,7 +112,7 @@ def test_points_are_trained_recorded_and_measured(command: Callable[..., int], c
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the figures of a point, and what was recorded of it as NumPy arrays."""
     folder = tmp_path_factory.mktemp("regime") / "few"
-    trained(TINY, folder)
+    trained(TINY_STEPS, folder)
     run = trained_run(folder)
     record_point(run, samples=1500, device="cpu")
     recorded = load_file(folder / "activations_eval.safetensors")
@@ -376,8 +214,8 @@ def test_calibration_is_that_of_the_test_images(measured: tuple[dict[str, Any], 
 
 
 def test_what_has_no_meaning_is_null(tmp_path: Path):
-    mse = replace(TINY, loss="mean_squared_error", optimiser=replace(TINY.optimiser, learning_rate=0.02))
-    etf = replace(TINY, network=replace(TINY.network, etf_multiplier=1.0))
+    mse = replace(TINY_STEPS, loss="mean_squared_error", optimiser=replace(TINY_STEPS.optimiser, learning_rate=0.02))
+    etf = replace(TINY_STEPS, network=replace(TINY_STEPS.network, etf_multiplier=1.0))
     found = {}
     for name, config in (("mse", mse), ("etf", etf)):
         trained(config, tmp_path / name)
@@ -398,13 +236,13 @@ def test_what_has_no_meaning_is_null(tmp_path: Path):
 def test_what_cannot_be_measured_is_named(command: Callable[..., int], capsys: pytest.CaptureFixture[str]):
     assert command("train", "--only", "none") == 2
     assert "only: got 'none'" in capsys.readouterr().err
-    trained(TINY, Path("runs/regime/few"), stop_after=2)
+    trained(TINY_STEPS, Path("runs/regime/few"), stop_after=2)
     run = trained_run("runs/regime/few")
     with pytest.raises(ValueError, match="^run: got 'few' after 2 of 4"):
         record_point(run)
     assert command("measure", "--out", "points.jsonl") == 1
     assert "few: failed: run: got 'few', which is not recorded" in capsys.readouterr().out
-    trained(replace(TINY, seed=3), Path("runs/regime/three"))
+    trained(replace(TINY_STEPS, seed=3), Path("runs/regime/three"))
     assert command("measure", "--out", "points.jsonl", "--only", "three") == 1
     assert "holds a run of another configuration" in capsys.readouterr().out
     Path("points.jsonl").write_text('{"name": "few"}\nnot a point\n')
@@ -415,3 +253,21 @@ def test_what_cannot_be_measured_is_named(command: Callable[..., int], capsys: p
 def test_the_line_of_a_point_is_json(measured: tuple[dict[str, Any], dict[str, Any]]):
     figures, _ = measured
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_committed_points_keep_what_is_claimed():
+    """On each data set three seeds are in the regime, and every proved bound is above the true distance."""
+    points = read_points(Path(__file__).parents[2] / regime.RESULTS)
+    for name in ("digits-20-mild", "mnist-20-long", "fashion-20-long", "cifar-10-long"):
+        seeds = [points[f"{name}{seed}"] for seed in ("", "-seed1", "-seed2")]
+        for one in seeds:
+            assert one["excess_loss"] < 0.005
+            assert one["r2_fit_free"] > 0.95
+            assert max(abs(ratio - 1) for ratio in one["width_ratio"][:-1]) < 0.05
+            assert abs(one["width_ratio"][-1] - 1) < 0.1
+            assert max(one["nc1"], one["nc3"]) < 0.1
+            assert 1 / 1.3 < one["beta_fit_free"] / one["beta_fitted"] < 1.3
+            assert one["inner_distance"] < 10 * one["feature_distance"]
+    bounded = [one for one in points.values() if one["feature_distance"] is not None]
+    assert len(bounded) > 25
+    assert all(one["feature_distance"] < one["inner_distance"] < one["certified_distance"] for one in bounded)

@@ -10,10 +10,21 @@ from safetensors.torch import load_file
 
 from experiments.data import ImageData, digits
 from experiments.networks import NetworkConfig
-from experiments.training import TrainConfig, TrainResult, train
+from experiments.training import OptimiserConfig, TrainConfig, TrainResult, train
 
 SMALL = TrainConfig(
     train_samples=300, network=NetworkConfig(width=2, dim=10), epochs=4, batch_size=100, measure_every=4
+)
+
+# A perceptron that is trained by steps.
+TINY_STEPS = TrainConfig(
+    train_samples=60,
+    network=NetworkConfig("mlp", width=24, dim=12),
+    optimiser=OptimiserConfig(learning_rate=0.2, weight_decay=5e-4, schedule="onecycle"),
+    epochs=4,
+    epoch_steps=25,
+    batch_size=128,
+    measure_every=100,
 )
 
 
