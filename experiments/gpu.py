@@ -1,4 +1,4 @@
-"""What needs a GPU, in calls of a bounded length: the paper's own networks, and the solver for many classes.
+"""What needs a GPU, in calls that end after an epoch: the paper's own networks, and the solver for many classes.
 
     python -m experiments.gpu train [--seconds 540] [--only fashion-wrn ...]
     python -m experiments.gpu solve [--num-classes 1000]
@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -47,7 +47,8 @@ class Train:
     only: tuple[str, ...] = ()
     """names of networks; all by default"""
     seconds: float = 540.0
-    """time that this call may take, > 0; an epoch that would run over it is left to the next call"""
+    """time for training in this call, > 0; an epoch that would run over it is left to the next call, but for the first
+    one of a network, whose length is not known; recording and measuring a complete network come on top"""
     samples: int = 20_000
     """mixed training images that are recorded of each, >= 1"""
     device: str = "auto"
@@ -80,7 +81,10 @@ class Train:
     def _train(self, name: str, config: TrainConfig, folder: Path, end: float) -> int:
         """Train while there is time for one more epoch, and return how many are left."""
         data = load_data(config.data)
-        done, longest = _epochs_done(folder), 0.0
+        history = _history(folder)
+        # Measuring and writing take their time beside the epoch's own.
+        before = done = len(history)
+        longest = 1.2 * max((line["seconds"] for line in history), default=0.0)
         while done < config.epochs:
             begin = time.perf_counter()
             if begin + longest > end:
@@ -88,14 +92,14 @@ class Train:
             history = train(
                 config, data, folder, device=self.device, compiled=self.compiled, stop_after=done + 1, progress=False
             ).history
-            if not longest:
+            if done == before:
                 print(f"{name}: {history[-1]['seconds']:.1f} s an epoch, {config.epochs} in all", flush=True)
             done, longest = len(history), max(longest, time.perf_counter() - begin)
         return config.epochs - done
 
 
-def _epochs_done(folder: Path) -> int:
-    return len(trained_run(folder).history) if folder.exists() else 0
+def _history(folder: Path) -> list[dict[str, Any]]:
+    return trained_run(folder).history if folder.exists() else []
 
 
 def _device(device: str) -> str:

@@ -11,8 +11,6 @@ import ufm
 from experiments.training import TrainConfig
 from experiments.training.loop import learning_rate
 
-# Bins of the heavier class's weight: .5 to .6, ..., .9 to 1.
-_BINS = 5
 _RATE_GRID = 1000
 
 
@@ -40,11 +38,11 @@ def point_figures(
         architecture, width, dim, depth, steps, batch_size, seed, mixing, loss, fixed_etf, alpha, num_classes,
         learning_rate, weight_decay: how it was trained. decay_times: sum over the steps of rate times decay.
 
-        excess_loss: E[CE - H(y)] = E KL(y || p). excess_same: the same over same-class samples. excess_theory: the same
-        of the closed form at the beta that width_beta names, below which weight decay lets none come. r2_closed_form,
-        r2_fit_free, r2_line: of the centred logits, see `ufm.compare`; r2_mixed_fit_free over different-class samples;
-        r2_binned, r2_binned_fit_free: of the means per pair and bin. lead: r2_closed_form - r2_line. etf_error, nc1,
-        nc2, nc3, in_plane, multiplier, beta_fitted, beta_fit_free, slope.
+        excess_loss: E[CE - H(y)] = E KL(y || p). excess_same: the same over same-class samples. excess_theory: the
+        same of the closed form at the beta that width_beta names, below which weight decay lets none come.
+        r2_closed_form, r2_fit_free, r2_line: of the centred logits, see `ufm.compare`; r2_mixed_fit_free over
+        different-class samples; r2_binned, r2_binned_fit_free, r2_binned_line: of the means per pair and bin. lead:
+        r2_closed_form - r2_line. etf_error, nc1, nc2, nc3, in_plane, multiplier, beta_fitted, beta_fit_free, slope.
 
         width_beta: "fit-free" or "fitted", the beta of the closed form in the next ones (the latter where the former is
         None). excess_expected, calibration_slope, sharpness: of `ufm.measure_departure`. width_ratio, depth_ratio: mean
@@ -54,10 +52,10 @@ def point_figures(
 
         stationarity: E[(y - p) . W h]. decay_term: lambda_W ||W||^2, equal to it at a stationary classifier.
         stationarity_residual, stationarity_angle: of `ufm.measure_stationarity`. feature_decay: lambda_H from
-        balancedness. objective, certificate_gap, and bounds on feature_distance = E||h - h*||^2, with h* the optimal
-        features for the network's own classifier: certified_distance by the gap to the global minimum, inner_distance
-        by that for the own classifier, curvature_distance by the curvature too; see `ufm.certify_network`.
-        feature_square: E||h||^2.
+        balancedness. objective, certificate_gap, certificate_open (`open_share`), and bounds on feature_distance =
+        E||h - h*||^2, with h* the optimal features for the network's own classifier: certified_distance by the gap to
+        the global minimum, inner_distance by that for the own classifier, curvature_distance by the curvature too; see
+        `ufm.certify_network`. feature_square: E||h||^2.
 
         test_accuracy, test_confidence, ece, test_nll: of the unmixed test images.
     """
@@ -73,6 +71,7 @@ def point_figures(
         "r2_line": scores["straight line"].r2,
         "r2_mixed_fit_free": free.r2_mixed if free else None,
         "r2_binned": closed.r2_binned,
+        "r2_binned_line": scores["straight line"].r2_binned,
         "r2_binned_fit_free": free.r2_binned if free else None,
         "lead": closed.r2 - scores["straight line"].r2,
         "etf_error": comparison.etf_error,
@@ -85,13 +84,16 @@ def point_figures(
         "beta_fit_free": comparison.beta_fit_free,
         "slope": comparison.slope,
     }
-    cross_entropy = config.loss == "cross_entropy"
-    beta = comparison.beta if comparison.beta_fit_free is None else comparison.beta_fit_free
+    departure, certificate, rest = comparison.departure, comparison.certificate, comparison.stationarity
     name = "fitted" if comparison.beta_fit_free is None else "fit-free"
-    figures |= {"width_beta": name if cross_entropy else None}
-    figures |= _departure(activations, beta) if cross_entropy else dict.fromkeys(_DEPARTURE)
-    decay = config.classifier_decay
-    figures |= dict.fromkeys(_CERTIFICATE) if decay is None else _certificate(activations, decay)
+    if config.loss != "cross_entropy" or departure is None:
+        figures |= dict.fromkeys(("width_beta", *_DEPARTURE))
+    else:
+        figures |= {"width_beta": name} | _departure(activations, departure)
+    if certificate is None or rest is None:
+        figures |= dict.fromkeys(_CERTIFICATE)
+    else:
+        figures |= _certificate(certificate, rest)
     return {key: _plain(value) for key, value in figures.items()}
 
 
@@ -152,8 +154,7 @@ _DEPARTURE = (
 )
 
 
-def _departure(activations: ufm.Activations, beta: float) -> dict[str, Any]:
-    found = ufm.measure_departure(activations, beta, bins=_BINS)
+def _departure(activations: ufm.Activations, found: ufm.Departure) -> dict[str, Any]:
     y, z = activations.labels, activations.logits.double()
     divergence = (torch.special.xlogy(y, y) - y * torch.log_softmax(z, 1)).sum(1)
     network, theory = found.network, found.theory
@@ -186,6 +187,7 @@ _CERTIFICATE = (
     "feature_decay",
     "objective",
     "certificate_gap",
+    "certificate_open",
     "certified_distance",
     "feature_distance",
     "inner_gap",
@@ -195,9 +197,7 @@ _CERTIFICATE = (
 )
 
 
-def _certificate(activations: ufm.Activations, weight_decay: float) -> dict[str, Any]:
-    rest = ufm.measure_stationarity(activations, weight_decay)
-    found = ufm.certify_network(activations, weight_decay)
+def _certificate(found: ufm.NetworkCertificate, rest: ufm.Stationarity) -> dict[str, Any]:
     values = (
         rest.pull,
         rest.decay_term,
@@ -206,6 +206,7 @@ def _certificate(activations: ufm.Activations, weight_decay: float) -> dict[str,
         found.feature_decay,
         found.objective,
         found.gap,
+        found.open_share,
         found.global_bound,
         found.distance,
         found.inner_gap,

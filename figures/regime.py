@@ -30,7 +30,7 @@ def draw(results: Path) -> Drawing:
                     some = [(one["excess_loss"], measure(one)) for one in points if one["data"] == data]
                     shown = [pair for pair in some if pair[1] is not None]
                     look: dict[str, Any] = {"color": PALETTE[i], "fillstyle": fill, "markersize": 4.0}
-                    axis.plot(*zip(*shown, strict=True), MARKERS[i], markeredgewidth=0.7, **look)
+                    axis.plot([x for x, _ in shown], [y for _, y in shown], MARKERS[i], markeredgewidth=0.7, **look)
                 axis.plot([], [], "o", color="0.3", fillstyle=fill, markersize=4.0, label=name)
             if ideal is not None:
                 axis.axhline(ideal, color="0.6", linewidth=0.7, zorder=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments import pages
+from experiments.claim_tables import claims_table, network_claims_table
 from experiments.committed import Committed
 from experiments.status import regime_table
 from ufm.reports.tables import Table
@@ -59,10 +60,14 @@ def test_a_page_out_of_date_is_found_and_written_anew(
     assert readme.read_text() == before
 
 
+def claims_of(results: Committed) -> dict[str, tuple[str, ...]]:
+    return {row[0]: row for table in (claims_table, network_claims_table) for row in table(results).rows}
+
+
 def test_a_claim_needs_what_is_measured(checkout: Path):
     """The squared error's line is judged by what it explains, and only inputs that could contradict are counted."""
     place = checkout / "experiments" / "results"
-    before = {row[0]: row for row in pages.claims_table(Committed(place)).rows}
+    before = claims_of(Committed(place))
     record = read_record(place / "networks" / "digits-mse")
     scores = [dataclasses.replace(score, r2_binned=0.5) for score in record.comparison.scores]
     worse = dataclasses.replace(record.comparison, scores=scores)
@@ -75,11 +80,11 @@ def test_a_claim_needs_what_is_measured(checkout: Path):
     for point in changed["points"]:
         point["spread_rare"] = 1.0
     path.write_text(json.dumps(changed))
-    after = {row[0]: row for row in pages.claims_table(Committed(place)).rows}
+    after = claims_of(Committed(place))
     differ = {statement for statement in before if before[statement] != after[statement]}
     assert len(differ) == 2
     (squared,) = (after[statement] for statement in differ if "squared error" in statement)
-    assert squared[3] == "holds on 2 of 4"
+    assert squared[4] == "holds on 2 of 4"
     (minority,) = (after[statement] for statement in differ if "rare classes" in statement)
     assert minority[2].startswith("63 of 76")
 

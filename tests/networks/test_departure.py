@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import math
 
 import numpy as np
@@ -94,6 +96,37 @@ def test_a_mean_label_without_a_rest_is_predicted_too():
     for bins in (1, 3, 50):
         found = ufm.measure_departure(ufm.Activations(z, z, a, a + 1, lam, torch.eye(3).double()), 7.0, bins=bins)
         assert np.isfinite(found.predicted.width).all()
+
+
+def test_without_mixed_samples_or_with_labels_of_one_class_the_words_are_finite():
+    z = torch.randn(12, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a, W = torch.zeros(12, dtype=torch.int64), torch.eye(4).double()
+    same = ufm.measure_departure(ufm.Activations(z, z, a, a, torch.rand(12).double(), W), 5.0)
+    assert np.isnan(same.network.width).all()
+    assert "width" not in same.words()
+    one = ufm.measure_departure(ufm.Activations(z, z, a, a + 1, torch.ones(12).double(), W), 5.0)
+    assert one.network.label[-1] == math.inf
+    assert "nan" not in one.words()
+    # Logits of a thousand, whose probabilities are no numbers of float64.
+    loud = ufm.measure_departure(ufm.Activations(z, 1e3 * z, a, a + 1, torch.full((12,), 0.75).double(), W), 5.0)
+    split = loud.network
+    assert split.label[2] + split.bias[2] + split.spread[2] == pytest.approx(split.width[2])
+
+
+@pytest.mark.parametrize("measure", [ufm.certify_network, ufm.measure_departure, ufm.measure_stationarity])
+@pytest.mark.usefixtures("unchecked")
+def test_numbers_of_any_kind_are_taken_and_no_samples_refused(measure):
+    network = following_the_theory(10.0, samples=20)
+    plain = measure(network, 0.25)
+    for other in (torch.tensor(0.25), np.float32(0.25)):
+        assert measure(network, other) == plain
+        json.dumps(dataclasses.asdict(measure(network, other)))
+    empty = ufm.Activations(*(getattr(network, name)[:0] for name in COLUMNS), network.classifier)
+    with pytest.raises(ValueError, match="activations: got no samples"):
+        measure(empty, 0.25)
+
+
+COLUMNS = ("features", "logits", "class_a", "class_b", "lam")
 
 
 def test_bad_arguments_are_refused():

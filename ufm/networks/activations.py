@@ -185,6 +185,12 @@ def pairs_of(activations: Activations) -> ClassPairs:
     return ClassPairs(activations.class_a, activations.class_b, activations.lam).wide()
 
 
+def check_some(activations: Activations) -> None:
+    """Raise ValueError for activations without a sample."""
+    if not len(activations.features):
+        raise ValueError("activations: got no samples, expected at least one")
+
+
 def check_description(description: Any) -> None:
     """Raise ValueError unless `description` is a dictionary of text by text."""
     if not isinstance(description, dict) or not all(isinstance(x, str) for item in description.items() for x in item):

@@ -125,7 +125,8 @@ class Comparison:
         How far the network is from fitting its labels, and the split of its channel's width, for the fit-free beta
         where there is one and the fitted beta otherwise; None in records from before it was measured.
     certificate : NetworkCertificate or None
-        What is proved about the network as a point of the UFM; None if no weight decay was given.
+        What is proved about the network as a point of the UFM with cross entropy, whatever it was trained with; None if
+        no weight decay was given.
     stationarity : Stationarity or None
         Whether the classifier is at rest; None if no weight decay was given.
     """

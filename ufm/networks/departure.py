@@ -1,5 +1,6 @@
 """The law by which a network departs from the closed form: softer labels, and what they do to the channel's width."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from ufm._support.arrays import check_integer, check_number
 from ufm._support.pairs import bin_index
-from ufm.networks.activations import Activations, pairs_of
+from ufm.networks.activations import Activations, check_some, pairs_of
 from ufm.networks.predictions import centred, closed_form
 
 
@@ -16,8 +17,9 @@ from ufm.networks.predictions import centred, closed_form
 class WidthSplit:
     """Mean width and depth by bins of the heavier class's weight, .5 to 1, and the exact split of the width.
 
-    Each field but `count` is a list of `bins` numbers, NaN where the bin is empty. In every bin
-    width = label + bias + spread, exactly. Indices a and b are the heavier and the lighter class.
+    Each field but `count` is a list of `bins` numbers, NaN where the bin is empty. In every bin width = label + bias +
+    spread, exactly; where all labels are of one class, label and bias are infinite. Indices a and b are the heavier
+    and the lighter class.
 
     Attributes
     ----------
@@ -60,19 +62,20 @@ class Departure:
     excess : float
         E[CE - H(y)] = E KL(y || p), in nats.
     excess_theory : float
-        The same of the closed form, below which weight decay lets no network at the optimum come.
+        The same of the closed form: what the penalties cost a network at the optimum.
     excess_expected : float
         E[-y' log p] - E H(y) with the implied labels y' = p + z/beta: the excess that the network's own outputs expect.
         Equal to `excess` where the implied labels are calibrated.
     calibration_slope : float
         Slope of the regression of y on y', through their common mean: 1 where the implied labels are calibrated, below
-        1 where they are too hard.
+        1 where they are too hard, NaN where the outputs are constant. Necessary for calibration, not sufficient.
     sharpness : float
         Variance of the implied labels over that of the labels: 1 for a network that has fitted them.
     network, theory : WidthSplit
         Of the network, and of the closed form on the same samples.
     predicted : WidthSplit
-        Of the closed form at the mean implied label of each bin: no spread within the bin but what that label has.
+        Of the closed form at the mean implied label of each bin, from the network's own outputs without a fit; it has
+        no spread within the bin.
     """
 
     beta: float
@@ -98,13 +101,15 @@ class Departure:
     def words(self) -> str:
         """Return in words how far the network is from fitting its labels, and what moves the width of its channel."""
         text = f"excess loss {self.excess:.3g}, of which the penalties explain {self.excess_theory:.3g}"
-        counts = self.network.count
-        if not sum(counts):
+        # Labels of one class alone have an infinite width, so that nothing can be said of its parts there.
+        shown = [i for i, label in enumerate(self.network.label) if math.isfinite(label)]
+        if not shown:
             return text
 
         def mean(name: str) -> float:
-            moved = zip(getattr(self.network, name), getattr(self.theory, name), counts, strict=True)
-            return sum((one - other) * n for one, other, n in moved if n) / sum(counts)
+            network, theory, counts = getattr(self.network, name), getattr(self.theory, name), self.network.count
+            total = sum((network[i] - theory[i]) * counts[i] for i in shown)
+            return total / sum(counts[i] for i in shown)
 
         parts = ", ".join(f"{mean(name):+.2g} by {why}" for name, why in _CAUSES.items())
         return f"{text}; width moved by {mean('width'):+.2g} logits: {parts}".replace("-", "\N{MINUS SIGN}")
@@ -134,7 +139,7 @@ def measure_departure(activations: Activations, beta: float, *, bins: int = 5) -
     Raises
     ------
     ValueError
-        For a number out of range, or fewer than three classes.
+        For a number out of range, no samples, or fewer than three classes.
 
     Notes
     -----
@@ -167,8 +172,9 @@ def measure_departure(activations: Activations, beta: float, *, bins: int = 5) -
     >>> found.excess > 2 * found.excess_theory, round(found.calibration_slope, 1)
     (True, 1.0)
     """
-    check_number("beta", beta, above=0)
+    beta = check_number("beta", beta, above=0)
     check_integer("bins", bins, minimum=1)
+    check_some(activations)
     y, z = activations.labels, centred(activations.logits.double())
     if y.shape[1] < 3:
         raise ValueError(f"activations: got {y.shape[1]} classes, expected at least 3")
@@ -213,7 +219,17 @@ class _Mixed:
 
     def means(self, values: Float[Tensor, "n"]) -> Float[Tensor, "bins"]:
         """Return the means per bin, NaN where it is empty."""
-        return torch.bincount(self.index, values, self.bins) / torch.bincount(self.index, minlength=self.bins)
+        return values.new_zeros(self.bins).index_add_(0, self.index, values) / self.counts
+
+    @property
+    def counts(self) -> Int[Tensor, "bins"]:
+        """The number of samples per bin."""
+        return torch.bincount(self.index, minlength=self.bins)
+
+    def log_means(self, logs: Float[Tensor, "n"]) -> Float[Tensor, "bins"]:
+        """Return the logarithms of the means of exp(logs) per bin, which need not be finite numbers themselves."""
+        rows = [logs[self.index == i] for i in range(self.bins)]
+        return torch.stack([torch.logsumexp(some, 0) - math.log(max(len(some), 1)) for some in rows])
 
     def ends(self, table: Float[Tensor, "N K"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the entries of the heavier and the lighter class, and the mean of the others."""
@@ -224,19 +240,19 @@ class _Mixed:
     def split(self, logits: Float[Tensor, "N K"]) -> WidthSplit:
         """Return widths and depths of logits, and the split of the width."""
         one, other, rest = self.ends(logits)
-        p_one, p_other, _ = self.ends(torch.softmax(logits, 1))
-        width, mean_one, mean_other = self.means(one - other), self.means(p_one), self.means(p_other)
-        weight = self.means(self.weight)
-        label, reached = torch.log(weight / (1 - weight)), torch.log(mean_one / mean_other)
+        log_one, log_other, _ = self.ends(torch.log_softmax(logits, 1))
+        weight, width = self.means(self.weight), self.means(one - other)
+        label = torch.log(weight / (1 - weight))
+        reached = self.log_means(log_one) - self.log_means(log_other)
         return WidthSplit(
             weight=weight.tolist(),
-            count=torch.bincount(self.index, minlength=self.bins).tolist(),
+            count=self.counts.tolist(),
             width=width.tolist(),
             label=label.tolist(),
             bias=(reached - label).tolist(),
             spread=(width - reached).tolist(),
             depth=self.means((one + other) / 2 - rest).tolist(),
-            leak=self.means(1 - p_one - p_other).tolist(),
+            leak=self.means(1 - log_one.exp() - log_other.exp()).tolist(),
         )
 
 

@@ -11,7 +11,7 @@ from ufm._support.arrays import check_number
 from ufm.labels.targets import Targets
 from ufm.losses import Loss, get_loss
 from ufm.losses.curvature import SoftmaxCurvature
-from ufm.networks.activations import Activations
+from ufm.networks.activations import Activations, check_some
 from ufm.networks.predictions import Head
 from ufm.solvers.certificate import certify
 from ufm.solvers.problem import UFM
@@ -39,6 +39,9 @@ class NetworkCertificate:
         A value that F cannot fall below, for any classifier, features and bias.
     gap : float
         objective - lower_bound: the network is within this of the global minimum.
+    least_loss : float
+        Mean over the samples of the least value that the loss can have, a lower bound on F that needs no proof: for
+        cross entropy the mean entropy of the labels, which for mixed labels is most of F.
     inner_gap : float
         F at the network less a lower bound on F over all features, with the network's classifier and bias.
     feature_square : float
@@ -48,11 +51,12 @@ class NetworkCertificate:
     distance_error : float
         A bound on max ||h* computed - h* exact||.
     global_bound : float
-        2 gap / lambda_H, a bound on `distance` that needs no h*.
+        2 gap / lambda_H, a bound on `distance` for which no h* has to be found.
     inner_bound : float
-        2 inner_gap / lambda_H, likewise.
+        2 inner_gap / lambda_H: how much the objective alone tells of the distance.
     bound : float
-        The same with the curvature that cross entropy has at h*, sample by sample; never less than `distance`.
+        The same with the curvature that cross entropy has at h*, sample by sample. Both are above `distance`, which is
+        known to `distance_error` since h* is computed.
     """
 
     weight_decay: float
@@ -60,6 +64,7 @@ class NetworkCertificate:
     objective: float
     lower_bound: float
     gap: float
+    least_loss: float
     inner_gap: float
     feature_square: float
     distance: float
@@ -72,6 +77,11 @@ class NetworkCertificate:
     def relative_gap(self) -> float:
         """gap over the absolute lower bound: the network is within this share of the global minimum."""
         return self.gap / abs(self.lower_bound) if self.lower_bound else math.inf
+
+    @property
+    def open_share(self) -> float:
+        """gap over objective - least_loss: what the proof leaves open of all that is not known beforehand."""
+        return self.gap / (self.objective - self.least_loss)
 
 
 def certify_network(
@@ -90,7 +100,8 @@ def certify_network(
     weight_decay : float
         lambda_W > 0 of the classifier in the expectation convention. A bias has the same penalty.
     feature_decay : float, optional
-        lambda_H > 0. By default from balancedness, lambda_W ||W||_F^2 = lambda_H E||h||^2 with W centred.
+        lambda_H > 0. By default from balancedness, lambda_W ||W||_F^2 = lambda_H E||h||^2 (W centred for a loss that
+        does not see what its rows have in common).
     loss : str
         What the network was trained with: "cross_entropy", "mean_squared_error" or the name of a registered loss.
 
@@ -102,7 +113,7 @@ def certify_network(
     Raises
     ------
     ValueError
-        For a number that is not positive, an unknown loss, or features or classifiers that vanish.
+        For a number that is not positive, an unknown loss, no samples, or features or classifiers that vanish.
 
     Notes
     -----
@@ -137,7 +148,8 @@ def certify_network(
     >>> found.relative_gap < 1e-6, found.distance < 1e-6
     (True, True)
     """
-    check_number("weight_decay", weight_decay, above=0)
+    weight_decay = check_number("weight_decay", weight_decay, above=0)
+    check_some(activations)
     loss_function = get_loss(loss)
     head = Head.of(activations.classifier, activations.bias)
     w, b, h, y = head.rows, head.bias, activations.features.double(), activations.labels
@@ -150,7 +162,7 @@ def certify_network(
         if feature_square == 0:
             raise ValueError("features: got zeros alone, expected features that differ from zero")
         feature_decay = weight_decay * w.square().sum().item() / feature_square
-    check_number("feature_decay", feature_decay, above=0)
+    feature_decay = check_number("feature_decay", feature_decay, above=0)
     problem = UFM(
         Targets(y), h.shape[1], weight_decay, feature_decay, loss=loss, bias_decay=None if b is None else weight_decay
     )
@@ -162,6 +174,7 @@ def certify_network(
         objective=certificate.objective,
         lower_bound=certificate.lower_bound,
         gap=certificate.gap,
+        least_loss=loss_function.dual(torch.zeros_like(y), y).mean().item(),
         inner_gap=inner.gap.mean().item(),
         feature_square=feature_square,
         distance=inner.distance.mean().item(),
@@ -218,7 +231,7 @@ class _Inner:
         outside = (self.features - self.features @ basis @ basis.T).square().sum(1)
         gap = (self.gap - self.decay / 2 * outside).clamp(min=0)
         size = max(1, _BLOCK // (len(rows) * rows.shape[1]))
-        # Only log-sum-exp is known to be self-concordant.
+        # Another loss has a law of its own by which its curvature changes; none is used.
         known = isinstance(self.loss.curvature(self.prediction[:1]), SoftmaxCurvature)
         curvature = [_least_curvature(rows, p) if known else p.new_zeros(len(p)) for p in self.prediction.split(size)]
         # That of h* as computed; on the way to the exact one it falls at most by this.

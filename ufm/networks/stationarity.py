@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import torch
 
 from ufm._support.arrays import check_number
-from ufm.networks.activations import Activations
+from ufm.networks.activations import Activations, check_some
+from ufm.networks.predictions import Head
 
 
 @dataclass(frozen=True)
 class Stationarity:
     """The pull of the loss on a classifier against that of weight decay; see `measure_stationarity`.
+
+    W is the classifier less the mean of its rows, which softmax does not see.
 
     Attributes
     ----------
@@ -22,7 +25,7 @@ class Stationarity:
     norm_ratio : float
         ||E[(y - p) h^T]||_F over lambda_W ||W||_F; 1 where it is stationary.
     angle : float
-        Angle between E[(y - p) h^T] and W, in degrees; 0 where it is stationary.
+        Angle between E[(y - p) h^T] and W, in degrees; 0 where it is stationary, NaN where the loss does not pull.
     residual : float
         ||E[(y - p) h^T] - lambda_W W||_F over lambda_W ||W||_F; 0 where it is stationary.
     decay_times : float or None
@@ -64,7 +67,7 @@ def measure_stationarity(
     Raises
     ------
     ValueError
-        For a number out of range, or a classifier of zeros.
+        For a number out of range, no samples, or a classifier whose rows are all equal.
 
     Notes
     -----
@@ -88,22 +91,21 @@ def measure_stationarity(
     >>> round(found.ratio, 6), found.residual < 1e-6
     (1.0, True)
     """
-    check_number("weight_decay", weight_decay, above=0)
+    weight_decay = check_number("weight_decay", weight_decay, above=0)
     if decay_times is not None:
-        check_number("decay_times", decay_times, minimum=0)
-    w, h = activations.classifier.double(), activations.features.double()
+        decay_times = check_number("decay_times", decay_times, minimum=0)
+    check_some(activations)
+    w, h = Head.of(activations.classifier, None).rows, activations.features.double()
     size = torch.linalg.matrix_norm(w).item()
-    if size == 0:
-        raise ValueError("classifier: got zeros alone, expected rows that differ from zero")
     residual = activations.labels - torch.softmax(activations.logits.double(), 1)
     gradient = residual.T @ h / len(h)
     norm = torch.linalg.matrix_norm(gradient).item()
-    cosine = (gradient * w).sum().item() / (norm * size) if norm else 1.0
+    cosine = (gradient * w).sum().item() / (norm * size) if norm else math.nan
     return Stationarity(
         pull=(gradient * w).sum().item(),
         decay_term=weight_decay * size**2,
         norm_ratio=norm / (weight_decay * size),
-        angle=math.degrees(math.acos(max(-1.0, min(1.0, cosine)))),
+        angle=math.degrees(math.acos(cosine if math.isnan(cosine) else max(-1.0, min(1.0, cosine)))),
         residual=torch.linalg.matrix_norm(gradient - weight_decay * w).item() / (weight_decay * size),
         decay_times=decay_times,
     )

@@ -167,31 +167,34 @@ def departure_table(runs: Sequence[RunRecord]) -> Table:
             return
         network, theory = found.network, found.theory
         for i, weight in enumerate(network.weight):
-            pairs = (
-                f"{number(getattr(network, name)[i], '.3g')}, {number(getattr(theory, name)[i], '.3g')}"
+            every = (network, theory, found.predicted)
+            cells = (
+                ", ".join(number(getattr(one, name)[i], ".3g") for one in every[: 3 if name in _PREDICTED else 2])
                 for name in _SPLIT
             )
-            yield number(weight, ".2f"), str(network.count[i]), number(network.label[i]), *pairs
+            yield number(weight, ".2f"), str(network.count[i]), number(network.label[i]), *cells
 
     words = [_excess_words(run.comparison.departure) for run in runs if run.comparison.departure is not None]
     note = (
-        "Each pair is network, closed form. Width = label + bias + spread, exactly: what the labels give, "
-        "probabilities that are wrong on average, and their spread among equal λ. Leak: probability of classes that "
-        "are not in the label."
+        "Network, closed form and, for width, depth and leak, the closed form at the bin's mean implied label. Width "
+        "= label + bias + spread, exactly: what the labels give, probabilities that are wrong on average, and their "
+        "spread among equal λ. Leak: probability of classes that are not in the label."
     )
     header = ("weight of the heavier class", "samples", "label", *_SPLIT)
     return _table("The law of departure", header, runs, rows, " ".join([*(words if len(runs) == 1 else ()), note]))
 
 
 _SPLIT = ("width", "bias", "spread", "depth", "leak")
+_PREDICTED = ("width", "depth", "leak")
 
 
 def _excess_words(found: Departure) -> str:
     return (
         f"Excess loss E KL(y‖p) {number(found.excess, '.3g')}; of the closed form at β = {beta_text(found.beta)} "
-        f"{number(found.excess_theory, '.3g')}. Labels that the outputs imply, y' = p + z/β: slope of y on y' "
-        f"{number(found.calibration_slope)} (1 if the network is a UFM with softer labels), variance over that of the "
-        f"labels {number(found.sharpness)} (1 if it has fitted them)."
+        f"{number(found.excess_theory, '.3g')}. Of a UFM with softer labels the outputs tell them, y' = p + z/β, and "
+        f"they are calibrated: slope of y on y' {number(found.calibration_slope)} where it would be 1, excess that the "
+        f"outputs expect {number(found.excess_expected, '.3g')} where it would be the true one. Variance of y' over "
+        f"that of y {number(found.sharpness)}, 1 for labels that are fitted."
     )
 
 
@@ -205,7 +208,7 @@ def certificate_table(runs: Sequence[RunRecord]) -> Table:
                 continue
             yield (
                 mode,
-                f"{100 * found.relative_gap:.1f} %",
+                f"{100 * found.relative_gap:.1f} %, {100 * found.open_share:.0f} %",
                 *(
                     number(x, ".3g")
                     for x in (found.feature_square, found.distance, found.bound, found.inner_bound, found.global_bound)
@@ -215,13 +218,14 @@ def certificate_table(runs: Sequence[RunRecord]) -> Table:
 
     note = (
         "Proved of the recorded samples, with λ_H from balancedness. Gap: how far the objective can be above the "
-        "global minimum, over that. Distances: mean squared, of the features to the optimal ones h* for the network's "
-        "own classifier. Pull: E[(y − p)·Wh] over λ_W‖W‖² and the angle between the loss's pull and the classifier; 1 "
-        "and 0° where the classifier is at rest, and the fit-free β holds only there."
+        "global minimum, over that; and over what is above the labels' entropy, which is known beforehand. Distances: "
+        "mean squared, of the features to the optimal ones h* for the network's own classifier. Pull: E[(y − p)·Wh] "
+        "over λ_W‖W‖² and the angle between the loss's pull and the classifier; 1 and 0° where the classifier is at "
+        "rest, and the fit-free β holds only there."
     )
     header = (
         "mode",
-        "gap",
+        "gap, share open",
         "E‖h‖²",
         "distance",
         "bound by curvature",
