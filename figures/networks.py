@@ -16,7 +16,7 @@ from ufm.runs.record import CalibrationRecord, Layer, RunRecord, read_record
 # The main runs of each data set are called <key>-mixup, -none, -mse and -etf.
 DATA = {"digits": "digits", "mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
 _IN_PRINT = {"fashion-mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10", "cifar10-jpeg": "CIFAR-10"}
-ARCHITECTURES = {"cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT", "mlp": "perceptron"}
+ARCHITECTURES = {"cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
 CLASSES = (0, 1, 2)
 
 # What is the same of all pictures of networks, for their captions.
@@ -67,7 +67,8 @@ class Shown:
     @property
     def architecture(self) -> str:
         """The architecture's name in print."""
-        return ARCHITECTURES[self.record.training.architecture]
+        name = self.record.training.architecture
+        return ARCHITECTURES.get(name, name)
 
     @property
     def activations(self) -> ufm.Activations:
