@@ -49,8 +49,8 @@ def draw(results: Path) -> Drawing:
         decay imply, nothing fitted, where there is one. Rank correlation of the excess beyond the closed form's own
         with 1 - R² {rank:.2f}, with the width's departure above lambda = 0.9 {wide:.2f}. Distances: mean squared, of
         the features to the optimal ones for the network's own classifier; the bounds are proved. Grey: as in theory.
-        Data: 20,000 fresh mixed training images a point, eval mode, training seeds 0 to 2; measures on half of them where something is
-        fitted on the other.
+        Data: 20,000 fresh mixed training images a point, eval mode, training seeds 0 to 2; measures on half of them
+        where something is fitted on the other.
     """
     return Drawing(figure, "Networks that have fitted their mixed labels follow the theory", caption)
 
