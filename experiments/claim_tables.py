@@ -76,7 +76,7 @@ _FITTED = {"digits": "digits-20-mild", "mnist": "mnist-20-long", "fashion": "fas
 
 
 def _networks(results: Committed) -> list[Row]:
-    fitted = {data: results.seeds(name) for data, name in _FITTED.items()}
+    fitted = {data: results.seeds[name] for data, name in _FITTED.items()}
     ece = {
         kind: {data: calibration_of(run).before.ece for data, run in results.main(kind).items()} for kind in KINDS[:2]
     }
@@ -111,7 +111,7 @@ def _networks(results: Committed) -> list[Row]:
         return ", ".join(shown)
 
     ahead = [all(p["r2_fit_free"] > p["r2_line"] for p in points) for points in fitted.values()]
-    unmixed, squared = _unmixed_twins(results), results.seeds("fashion-20-strong-mse")[0]
+    unmixed, squared = _unmixed_twins(results), results.seeds["fashion-20-strong-mse"][0]
     behind = ", ".join(
         f"{DATA[data]} {p['r2_closed_form']:.2f} / {p['r2_line']:.2f}" for data, (_, p) in unmixed.items()
     )
@@ -176,7 +176,7 @@ def _networks(results: Committed) -> list[Row]:
 
 def _unmixed_twins(results: Committed) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Return, for each data set that has one, the first seed of the fitted networks and its twin without mixing."""
-    found = {data: (results.seeds(name), results.seeds(f"{name}-none")) for data, name in _FITTED.items()}
+    found = {data: (results.seeds[name], results.seeds.get(f"{name}-none")) for data, name in _FITTED.items()}
     return {data: (points[0], twins[0]) for data, (points, twins) in found.items() if twins}
 
 

@@ -42,9 +42,13 @@ class Committed:
         """The points of the regime suite."""
         return self._lines("regime/points.jsonl")
 
-    def seeds(self, name: str) -> list[dict[str, Any]]:
-        """Return the regime suite's point of this name with its other seeds, which are called <name>-seed<n>."""
-        return [point for point in self.regime if re.sub(r"-seed\d+$", "", point["name"]) == name]
+    @cached_property
+    def seeds(self) -> dict[str, list[dict[str, Any]]]:
+        """The regime suite's points by name, each with its other seeds, which are called <name>-seed<n>."""
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for point in self.regime:
+            groups.setdefault(re.sub(r"-seed\d+$", "", point["name"]), []).append(point)
+        return groups
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         return self._parsed(name, lambda text: [json.loads(line) for line in text.splitlines()])

@@ -1,7 +1,7 @@
 """The main job: closed form, direct solver and two trained networks, side by side, in one report.
 
-One network has fitted its mixed labels, on 20 images per class, and one has not; the second's report is the first
-section's counterpart, and says by which law it departs.
+One network has fitted its mixed labels, on 20 images per class, and one has not; of both it is said how far they are
+from having fitted them, and what that does to the channel.
 
     python -m experiments.demo [--out runs/demo] [--train.epochs 400] ...
 

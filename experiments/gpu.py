@@ -24,7 +24,7 @@ from experiments.data import load_data
 from experiments.regime import measure_point, read_points, record_point, write_points
 from experiments.suite import chosen, read_suite
 from experiments.training import TrainConfig, train
-from experiments.training.processes import local_device
+from experiments.training.processes import device_name, local_device
 from experiments.training.run import trained_run
 from ufm._support.arrays import check_integer, check_number
 from ufm._support.console import run_command
@@ -70,7 +70,7 @@ class Train:
                     break
                 record_point(trained_run(folder), samples=self.samples, device=self.device)
                 points = read_points(self.out)
-                points[name] = {**measure_point(trained_run(folder)), "device": _device(self.device)}
+                points[name] = {**measure_point(trained_run(folder)), "device": device_name(local_device(self.device))}
                 write_points(points, self.out)
                 print(f"{name}: excess {points[name]['excess_loss']:.4f}, R² fit-free {points[name]['r2_fit_free']}")
             except (ValueError, OSError, RuntimeError) as error:
@@ -100,11 +100,6 @@ class Train:
 
 def _history(folder: Path) -> list[dict[str, Any]]:
     return trained_run(folder).history if folder.exists() else []
-
-
-def _device(device: str) -> str:
-    target = local_device(device)
-    return torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu"
 
 
 @dataclass(frozen=True)
@@ -137,7 +132,7 @@ class Solve:
         result = {
             "config": asdict(self),
             "targets": len(problem.targets),
-            "device": _device(self.device),
+            "device": device_name(local_device(self.device)),
             "torch": torch.__version__,
             "message": str(solution.message),
             "iterations": solution.iterations,
@@ -146,8 +141,7 @@ class Solve:
             "relative_gap": solution.certificate.relative_gap,
             "objective_closed_form": float(optimum.objective),
         }
-        Path(self.out).parent.mkdir(parents=True, exist_ok=True)
-        write_json(Path(self.out), result)
+        write_json(self.out, result)
         print(
             f"{len(problem.targets):,} targets: relative gap {result['relative_gap']:.1e} in {solution.seconds:.1f} s"
         )

@@ -31,7 +31,7 @@ from experiments.training.monitoring import logits_of
 from experiments.training.processes import local_device
 from experiments.training.run import TrainedRun, trained_run
 from ufm._support.console import run_command
-from ufm._support.files import atomic_path, to_json, write_json
+from ufm._support.files import atomic_path, to_json, write_json, write_text
 
 POINTS = Path(__file__).with_name("regime.toml")
 RESULTS = "experiments/results/regime/points.jsonl"
@@ -162,9 +162,7 @@ def write_points(points: dict[str, dict[str, Any]], path: str | Path) -> None:
     path
         The file; its folder is made if it does not exist.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(to_json(one, indent=None) + "\n" for one in points.values()), encoding="utf-8")
+    write_text(path, "".join(to_json(one, indent=None) + "\n" for one in points.values()))
 
 
 @dataclass(frozen=True)

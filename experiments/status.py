@@ -1,7 +1,6 @@
 """The tables of docs/status.md: what was measured of closed forms and solver, and of networks."""
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -176,10 +175,11 @@ def findings_table(results: Committed) -> Table:
 
 def regime_table(results: Committed) -> Table:
     """Return the regime suite's points under mixup and cross entropy, seeds together, the nearest first."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for point in results.regime:
-        if point["loss"] == "cross_entropy" and point["mixing"] == "mixup":
-            groups.setdefault(re.sub(r"-seed\d+$", "", point["name"]), []).append(point)
+    groups = {
+        name: points
+        for name, points in results.seeds.items()
+        if points[0]["loss"] == "cross_entropy" and points[0]["mixing"] == "mixup"
+    }
     columns: dict[str, tuple[Callable[[dict[str, Any]], list[float | None]], str]] = {
         "excess loss": (lambda point: [point["excess_loss"]], ".4f"),
         "of the theory": (lambda point: [point["excess_theory"]], ".4f"),

@@ -20,7 +20,7 @@ from experiments.networks import Network, build_network
 from experiments.training.checkpoint import NAME, State, restore_checkpoint, save_checkpoint
 from experiments.training.config import OptimiserConfig, TrainConfig, to_plain
 from experiments.training.monitoring import measure
-from experiments.training.processes import Processes, join, local_device, share_statistics
+from experiments.training.processes import Processes, device_name, join, local_device, share_statistics
 from ufm._support.arrays import check_integer
 from ufm._support.files import to_json
 from ufm._support.progress import progress_bar
@@ -85,7 +85,7 @@ def train(
     if processes.rank == 0:
         session = {
             "from_epoch": len(history),
-            "device": _device_name(target),
+            "device": device_name(target),
             "processes": processes.count,
             "threads": torch.get_num_threads(),
             "compiled": compiled,
@@ -237,10 +237,6 @@ def _runner(network: Network, processes: Processes, device: torch.device, compil
     if processes.count > 1:
         runner = DistributedDataParallel(runner, device_ids=[device.index] if device.type == "cuda" else None)
     return torch.compile(runner) if compiled else runner  # pyright: ignore[reportReturnType]
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _earlier(out: Path) -> RunRecord | None:

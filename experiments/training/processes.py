@@ -95,6 +95,11 @@ def local_device(device: str) -> torch.device:
     return torch.device("cpu")
 
 
+def device_name(device: torch.device) -> str:
+    """Return the GPU's name, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 def share_statistics(network: nn.Module, device: torch.device) -> None:
     """Replace every BatchNorm of the network by one whose statistics are those of all processes.
 
