@@ -3,6 +3,12 @@
 from .labels.custom import (
     CustomLaw as CustomLaw,
 )
+from .labels.decoding import (
+    DecodedLabels as DecodedLabels,
+    LabelSummary as LabelSummary,
+    decode_labels as decode_labels,
+    summarise_labels as summarise_labels,
+)
 from .labels.laws import (
     CutMix as CutMix,
     LabelSmoothing as LabelSmoothing,

@@ -71,7 +71,7 @@ class Rude(Foreign):
         self.stem[0].bias = nn.Parameter(torch.zeros(8))
         self.register_buffer("new", torch.ones(1))
         self.embed.weight.data = 0.9 * self.embed.weight.data + random.random() + np.random.rand()  # noqa: NPY002
-        self.out.weight.mul_(1.1)
+        self.out.weight.mul_(1.001)
         self.drop.train()
         self.embed.requires_grad_(False)
         return super().forward(x)

@@ -1,5 +1,7 @@
 """A model from outside this project, and synthetic activations of a network that follows the theory."""
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import nn
@@ -46,6 +48,12 @@ def following_the_theory(beta: float, num_classes: int = 5, samples: int = 600, 
     response = ufm.fixed_classifier(W, labels, 1.3**2 * K / ((K - 1) * beta))
     h = torch.as_tensor(response.features) + noise * torch.from_numpy(rng.normal(size=(samples, d)))
     return ufm.Activations(h, h @ W.T + 3.0, a, b, lam, W, description={"data": "synthetic"})
+
+
+def with_logits(base: ufm.Activations, logits: torch.Tensor) -> ufm.Activations:
+    """Return the same network with other logits, and with the features of least norm that give them."""
+    features = (logits - logits.mean(1, keepdim=True)) @ torch.linalg.pinv(base.classifier).T
+    return dataclasses.replace(base, features=features, logits=logits)
 
 
 def with_own_classifier(

@@ -10,9 +10,12 @@ from hypothesis import given, settings, strategies as st
 
 import ufm
 from tests.helpers import strategies
-from tests.helpers.networks import following_the_theory
+from tests.helpers.networks import following_the_theory, with_logits
 from ufm._support.pairs import halves
+from ufm.labels.targets import pair_labels
+from ufm.networks import comparison as comparing
 from ufm.networks.activations import pairs_of
+from ufm.networks.predictions import Prediction
 
 
 def numbers(value: Any) -> Iterator[tuple[str, Any]]:
@@ -69,7 +72,7 @@ def test_noise_lowers_r2_per_sample_more_than_per_bin():
 
 def test_a_straight_network_is_better_explained_by_the_line():
     activations = following_the_theory(50.0)
-    straight = dataclasses.replace(activations, logits=9 * (activations.labels - 0.2))
+    straight = with_logits(activations, 9 * (activations.labels - 0.2))
     comparison = ufm.compare(straight, ufm.Mixup(5), solver=False)
     assert comparison.slope == pytest.approx(9)
     assert comparison.score("straight line").r2 == pytest.approx(1)
@@ -80,7 +83,10 @@ def test_fit_free_beta_needs_only_classifier_and_weight_decay():
     law = ufm.Mixup(5)
     optimum = ufm.joint_optimum(law, 1e-3, 1e-3)
     activations = following_the_theory(optimum.beta)
-    scaled = dataclasses.replace(activations, classifier=activations.classifier * optimum.multiplier / 1.3)
+    size = optimum.multiplier / 1.3
+    scaled = dataclasses.replace(
+        activations, classifier=activations.classifier * size, features=activations.features / size
+    )
     comparison = ufm.compare(scaled, law, weight_decay=1e-3, solver=False)
     assert comparison.beta_fit_free == pytest.approx(optimum.beta, rel=1e-6)
     assert comparison.score("fit-free").parameters == 0
@@ -93,7 +99,7 @@ def test_fit_and_score_use_different_samples():
     order = torch.randperm(600, generator=torch.Generator().manual_seed(0))
     logits = activations.logits.clone()
     logits[order[300:]] = 0.3 * logits[order[300:]]
-    spoiled = dataclasses.replace(activations, logits=logits)
+    spoiled = with_logits(activations, logits)
     comparison = ufm.compare(spoiled, ufm.Mixup(5), solver=False)
     assert comparison.beta == pytest.approx(100, rel=1e-4)
     assert comparison.score("closed form").r2 < 0
@@ -162,7 +168,7 @@ def test_the_own_classifier_is_used_where_it_is_no_etf():
 def test_a_beta_at_the_edge_of_the_search_is_flagged():
     activations = following_the_theory(50.0)
     assert not ufm.compare(activations, ufm.Mixup(5), solver=False).beta_at_edge
-    backwards = dataclasses.replace(activations, logits=-activations.logits)
+    backwards = with_logits(activations, -activations.logits)
     assert ufm.compare(backwards, ufm.Mixup(5), solver=False).beta_at_edge
 
 
@@ -190,20 +196,19 @@ def test_features_that_follow_the_theory_up_to_an_offset_have_no_angle_and_the_r
     angle = np.deg2rad(25)
     turn = torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
-    def score(features: torch.Tensor) -> tuple[ufm.Comparison, Any]:
-        moved = dataclasses.replace(base, features=features, logits=z, classifier=W)
-        comparison = ufm.compare(moved, ufm.Mixup(K), solver=False)
-        return comparison, comparison.score("closed form")
+    prediction = Prediction("closed form", 1, z, exact)
 
-    _, found = score(exact + 7)
+    def score(features: torch.Tensor) -> comparing.Score:
+        return comparing._score(prediction, z, features - features.mean(0), pairs_of(base), base.in_pair, bins=10)
+
+    found = score(exact + 7)
     # arccos near 1 halves the digits.
     np.testing.assert_allclose(
         [found.angle_same, found.angle_mixed, found.length_same, found.length_mixed], 0, atol=1e-3
     )
-    comparison, found = score(1.2 * exact @ turn + 7)
+    found = score(1.2 * exact @ turn + 7)
     np.testing.assert_allclose([found.angle_same, found.angle_mixed], 25, atol=0.01)
     np.testing.assert_allclose([found.length_same, found.length_mixed], 0.2 / 1.2, atol=1e-3)
-    assert comparison.in_plane == pytest.approx(1)
 
 
 def test_angles_and_lengths_against_numpy():
@@ -232,7 +237,7 @@ def test_the_share_in_the_plane_of_the_classifier():
     _, _, vh = torch.linalg.svd(activations.classifier)
     h, v = activations.features, 0.7
     noise = v**0.5 * torch.randn(6000, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    noisy = dataclasses.replace(activations, features=h + noise @ vh[4:] + 11)
+    noisy = dataclasses.replace(activations, features=h + noise @ vh[4:] + 11 * vh[5])
     comparison = ufm.compare(noisy, ufm.Mixup(5), solver=False)
     variance = (h - h.mean(0)).square().sum(1).mean().item()
     assert comparison.in_plane == pytest.approx(variance / (variance + 3 * v), rel=0.02)
@@ -245,9 +250,8 @@ def test_the_share_in_the_plane_of_the_classifier():
 def test_what_softmax_does_not_see_changes_nothing(seed: int, size: float):
     """A vector added to all rows of the classifier, and what it adds to all logits of a sample."""
     rng = np.random.default_rng(seed)
-    base = dataclasses.replace(
-        following_the_theory(60.0, samples=160, noise=0.3), bias=torch.from_numpy(rng.normal(size=5))
-    )
+    base, bias = following_the_theory(60.0, samples=160, noise=0.3), torch.from_numpy(rng.normal(size=5))
+    base = dataclasses.replace(base, bias=bias, logits=base.logits + bias)
     common = size * torch.from_numpy(rng.normal(size=7))
     assert base.bias is not None
     moved = dataclasses.replace(
@@ -274,7 +278,8 @@ def test_both_symmetries_hold_with_the_solver():
     rng = np.random.default_rng(0)
     Q = torch.from_numpy(np.linalg.qr(rng.normal(size=(7, 7)))[0])
     base = following_the_theory(60.0, samples=60, noise=0.3)
-    base = dataclasses.replace(base, classifier=base.classifier + 0.2 * torch.from_numpy(rng.normal(size=(5, 7))))
+    W = base.classifier + 0.2 * torch.from_numpy(rng.normal(size=(5, 7)))
+    base = dataclasses.replace(base, classifier=W, logits=base.features @ W.T)
     changed = dataclasses.replace(base, features=base.features @ Q, classifier=base.classifier @ Q + 1.5)
     one, other = (ufm.compare(x, ufm.Mixup(5)) for x in (base, changed))
     assert one.solver_error is not None
@@ -322,9 +327,7 @@ def test_resamples_give_bands_of_the_network_only():
 def test_a_noisy_network_of_mean_squared_error_is_better_explained_by_the_line():
     base = following_the_theory(50.0, samples=2000)
     noise = torch.randn(2000, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    comparison = ufm.compare(
-        dataclasses.replace(base, logits=6 * (base.labels - 0.2) + 0.5 * noise), ufm.Mixup(5), solver=False
-    )
+    comparison = ufm.compare(with_logits(base, 6 * (base.labels - 0.2) + 0.5 * noise), ufm.Mixup(5), solver=False)
     line, closed = comparison.score("straight line"), comparison.score("closed form")
     assert comparison.slope == pytest.approx(6, rel=0.02)
     assert line.r2 > closed.r2 + 0.02
@@ -344,17 +347,27 @@ def test_a_class_without_same_class_samples_has_no_collapse():
 
 
 @pytest.mark.parametrize("kind", ["same", "different"])
-def test_both_kinds_of_samples_are_needed(kind: str):
+def test_what_was_not_recorded_is_no_number(kind: str):
     activations = following_the_theory(100.0, samples=60)
     a = activations.class_a
-    lacking = dataclasses.replace(activations, class_b=(a + (kind == "same")) % 5)
-    with pytest.raises(ValueError, match="^activations: got 60 samples"):
-        halves(pairs_of(lacking))
-    with pytest.raises(ValueError, match="^activations: got 60 samples"):
-        ufm.compare(lacking, ufm.Mixup(5), solver=False)
+    labels = pair_labels(a, (a + (kind == "different")) % 5, activations.lam, 5)
+    response = ufm.fixed_classifier(activations.classifier, labels, 1.3**2 * 5 / (4 * 100.0))
+    found = ufm.compare(features=response.features, classifier=activations.classifier, labels=labels, solver=False)
+    score = found.score("closed form")
+    assert found.beta == pytest.approx(100, rel=1e-4)
+    assert score.r2 == pytest.approx(1)
+    assert np.isnan(score.r2_mixed if kind == "same" else score.r2_same)
+    assert (found.curves == {}) == (kind == "same")
+    assert (found.collapse is None) == (kind == "different")
+    assert [row["name"] for row in found.table()] == ["network", "closed form", "straight line"]
+    if kind == "same":
+        with pytest.raises(ValueError, match="^activations: got 60 samples, 0 of them of two different classes"):
+            halves(pairs_of(ufm.Activations.of(response.features, activations.classifier, labels)), of_different=True)
 
 
 def test_equal_rows_of_a_classifier_are_named():
-    flat = dataclasses.replace(following_the_theory(10.0, samples=60), classifier=torch.ones(5, 7))
+    flat = dataclasses.replace(
+        following_the_theory(10.0, samples=60), classifier=torch.ones(5, 7), logits=torch.zeros(60, 5)
+    )
     with pytest.raises(ValueError, match="^classifier"):
         ufm.compare(flat, ufm.Mixup(5))

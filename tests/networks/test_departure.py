@@ -46,7 +46,7 @@ def test_the_less_it_sees_the_more_is_lost():
 def test_a_network_that_is_too_sure_breaks_the_law():
     network = following_the_theory(100.0, samples=4000, noise=1.0)
     louder = ufm.Activations(
-        network.features, 2 * network.logits, network.class_a, network.class_b, network.lam, network.classifier
+        2 * network.features, 2 * network.logits, network.class_a, network.class_b, network.lam, network.classifier
     )
     assert ufm.measure_departure(louder, 100.0).calibration_slope < 0.95
 
@@ -108,7 +108,7 @@ def test_without_mixed_samples_or_with_labels_of_one_class_the_words_are_finite(
     assert one.network.label[-1] == math.inf
     assert "nan" not in one.words()
     # Logits of a thousand, whose probabilities are no numbers of float64.
-    loud = ufm.measure_departure(ufm.Activations(z, 1e3 * z, a, a + 1, torch.full((12,), 0.75).double(), W), 5.0)
+    loud = ufm.measure_departure(ufm.Activations(1e3 * z, 1e3 * z, a, a + 1, torch.full((12,), 0.75).double(), W), 5.0)
     split = loud.network
     assert split.label[2] + split.bias[2] + split.spread[2] == pytest.approx(split.width[2])
 

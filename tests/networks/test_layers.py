@@ -175,7 +175,7 @@ def test_bad_input_is_named(name: str, bins: int, named: str):
 def test_too_few_samples_or_classes_are_named():
     with pytest.raises(ValueError, match="^activations"):
         ufm.layer_pattern(following_the_theory(BETA, K, 3), "features")
-    two = ufm.Activations(*(torch.rand(9, 2), torch.rand(9, 2)), *torch.randint(2, (2, 9)), torch.rand(9), torch.eye(2))
+    two = ufm.Activations(*[torch.rand(9, 2)] * 2, *torch.randint(2, (2, 9)), torch.rand(9), torch.eye(2))
     with pytest.raises(ValueError, match="^activations: got 2 classes"):
         ufm.layer_pattern(two, "features")
 

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 Array = Tensor | np.ndarray
+# Of the sum of a label that was computed in float32.
+_LEAST_TOLERANCE = 1e-5
 Result = TypeVar("Result")
 
 
@@ -121,11 +123,12 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
         raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, choices))}")
 
 
-def check_labels(labels: Float[Tensor, "... K"], name: str = "labels") -> None:
+def check_labels(labels: Float[Tensor, "... K"], name: str = "labels", *, rounding: float = 0.0) -> None:
     """Raise ValueError unless every row of `labels` lies on the simplex, up to rounding of its sum.
 
-    The tolerance on a row's sum is the square root of the dtype's machine epsilon. That accepts labels computed
-    to half the digits, and still catches a forgotten normalisation.
+    The tolerance on a row's sum is the square root of the machine epsilon of the dtype, or of `rounding` if that is
+    larger, and at least 1e-5. That accepts labels computed to half the digits, or in float32 and then widened, and
+    still catches a forgotten normalisation.
     """
     if labels.ndim == 0 or labels.shape[-1] < 2:
         raise ValueError(f"{name}: got shape {tuple(labels.shape)}, expected rows with at least 2 classes")
@@ -134,7 +137,7 @@ def check_labels(labels: Float[Tensor, "... K"], name: str = "labels") -> None:
     if bool((labels < 0).any()):
         raise ValueError(f"{name}: got an entry {labels.min().item():.6g}, expected entries >= 0")
     deviation = (labels.sum(-1) - 1).abs().max().item()
-    tolerance = math.sqrt(torch.finfo(labels.dtype).eps)
+    tolerance = max(math.sqrt(max(torch.finfo(labels.dtype).eps, rounding)), _LEAST_TOLERANCE)
     if deviation > tolerance:
         raise ValueError(
             f"{name}: got a row whose sum differs from 1 by {deviation:.3g}, expected at most {tolerance:.2g}"

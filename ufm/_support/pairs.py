@@ -48,9 +48,13 @@ class ClassPairs:
         a, b = torch.minimum(self.class_a, self.class_b), torch.maximum(self.class_a, self.class_b)
         return ClassPairs(a, b, torch.where(self.class_a < self.class_b, self.lam, 1 - self.lam))
 
+    def mixed(self) -> Bool[Tensor, "N"]:
+        """Return which samples mix two different classes."""
+        return self.class_a != self.class_b
+
     def different(self) -> Bool[Tensor, "N"]:
         """Return which samples mix two different classes; raise ValueError if none does."""
-        mixed = self.class_a != self.class_b
+        mixed = self.mixed()
         if not bool(mixed.any()):
             raise ValueError("class_a, class_b: got same-class pairs only, expected some of different classes")
         return mixed
@@ -143,17 +147,22 @@ def cell_means(
     return values.new_zeros(len(count), values.shape[1]).index_add_(0, index, values) / count[:, None]
 
 
-def halves(pairs: ClassPairs) -> tuple[Int[Tensor, "n"], Int[Tensor, "m"]]:
+def halves(pairs: ClassPairs, *, of_different: bool = False) -> tuple[Int[Tensor, "n"], Int[Tensor, "m"]]:
     """Return the rows of two random halves, the same ones in every call: one to fit on, one to score on.
 
-    Raises ValueError unless each half has at least two same-class and two different-class samples.
+    Raises ValueError unless each half has at least two samples, of different classes if `of_different`.
     """
     N = len(pairs)
-    mixed = pairs.class_a != pairs.class_b
     order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
     both = order[: N // 2], order[N // 2 :]
-    if any(int(mixed[half].sum()) < 2 or int((~mixed[half]).sum()) < 2 for half in both):
-        raise ValueError(f"activations: got {N} samples, expected enough for several of each kind in both halves")
+    mixed = pairs.mixed()
+    if of_different and any(int(mixed[half].sum()) < 2 for half in both):
+        raise ValueError(
+            f"activations: got {N} samples, {int(mixed.sum())} of them of two different classes, expected two or more "
+            "of those in both halves"
+        )
+    if N < 4:
+        raise ValueError(f"activations: got {N} samples, expected at least 4")
     return both
 
 

@@ -6,17 +6,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import check_finite, to_tensor
+from ufm._support.arrays import Array, check_finite, to_tensor
 from ufm._support.pairs import ClassPairs, read_pairs
 from ufm._support.tensorfile import Rows, map_tensors, write_tensors
+from ufm.labels.decoding import DecodedLabels, decode_labels, read_labels
 from ufm.labels.targets import pair_labels
 
 _FORMAT = "ufm-activations-1"
-_ARRAYS = ("features", "logits", "class_a", "class_b", "lam", "classifier")
+PAIRS = ("class_a", "class_b", "lam")
+_ARRAYS = ("features", "logits", *PAIRS, "classifier")
 _LAYER = "layer:"
+# Logits may differ from W h + b by this share of their size: half precision makes less, another layer more.
+_LOGITS_ERROR = 0.02
+# Rows are checked in blocks of this many numbers.
+_BLOCK = 2**24
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,11 @@ class Activations:
     features : (N, d) tensor
         Input of the classifier.
     logits : (N, K) tensor
-        Output of the classifier.
+        Output W h + b of the classifier; any number may be added to a row.
     class_a, class_b : (N,) integer tensor
-        The two classes of each label lam e_a + (1 - lam) e_b, in 0..K-1.
+        The two classes of each label lam e_a + (1 - lam) e_b, in 0..K-1; of soft labels the two of most weight.
     lam : (N,) tensor
-        Weight of class_a, in [0, 1].
+        Weight of class_a among the two, smoothing taken off, in [0, 1].
     classifier : (K, d) tensor
         Weight matrix of the classifier.
     bias : (K,) tensor or None
@@ -63,11 +70,21 @@ class Activations:
         Outputs of further layers by name.
     description : dict of str
         Text about data, mode and configuration by key.
+    soft_labels : (N, K) tensor or None
+        Labels of any other kind: smoothed, of more than two classes, a teacher's.
+    classes : (N,) integer tensor or None
+        With soft labels, how many classes each has.
+    smoothing : float
+        Label smoothing in the soft labels.
 
     Raises
     ------
     ValueError
         Naming the array, if arrays do not fit together or have impossible values.
+
+    See Also
+    --------
+    Activations.of : makes activations from arrays of any kind, labels of any kind included.
     """
 
     features: Float[Tensor, "N d"]
@@ -79,16 +96,89 @@ class Activations:
     bias: Float[Tensor, "K"] | None = None
     layers: dict[str, Tensor] = field(default_factory=dict)
     description: dict[str, str] = field(default_factory=dict)
+    soft_labels: Float[Tensor, "N K"] | None = None
+    classes: Int[Tensor, "N"] | None = None
+    smoothing: float = 0.0
+
+    @staticmethod
+    def of(
+        features: Float[Array, "N d"],
+        classifier: Float[Array, "K d"],
+        labels: Array,
+        bias: Float[Array, "K"] | None = None,
+        *,
+        logits: Float[Array, "N K"] | None = None,
+        layers: Mapping[str, Array] | None = None,
+        description: dict[str, str] | None = None,
+    ) -> "Activations":
+        """Return activations made of arrays of any framework, with labels of any kind.
+
+        Parameters
+        ----------
+        features : (N, d) array
+            Input h of the classifier; half precision is widened.
+        classifier : (K, d) array
+            Its weight matrix W, a row per class. Transpose a kernel (d, K), as JAX and Keras keep it.
+        labels : (N, K) or (N,) array
+            Soft labels, or classes for inputs that are not mixed; see `decode_labels`.
+        bias : (K,) array, optional
+            Its bias b.
+        logits : (N, K) array, optional
+            Its output, checked against W h + b, which is the default.
+        layers : mapping of (N, ...) arrays, optional
+            Outputs of further layers by name.
+        description : dict of str, optional
+            Text about data, mode and configuration by key.
+
+        Returns
+        -------
+        Activations
+            One row per input.
+
+        Raises
+        ------
+        ValueError
+            Naming the array, if arrays do not fit together or have impossible values.
+
+        Examples
+        --------
+        >>> import numpy as np, ufm
+        >>> some = ufm.Activations.of(np.eye(3), 2 * np.eye(3), np.array([[1, 0, 0], [0, 0.5, 0.5], [0, 0.2, 0.8]]))
+        >>> some.logits.diagonal().tolist(), some.class_a.tolist(), some.lam.tolist()
+        ([2.0, 2.0, 2.0], [0, 1, 1], [1.0, 0.5, 0.2])
+        """
+        h, w = _floats("features", features, 2), _floats("classifier", classifier, 2)
+        b = None if bias is None else _floats("bias", bias, 1)
+        K, d = w.shape
+        if h.shape[1] != d or (b is not None and len(b) != K):
+            hint = ", a row per class: transpose a kernel of shape (d, K)" if h.shape[1] == K else ""
+            raise ValueError(
+                f"classifier: got shape {(K, d)} for features of shape {tuple(h.shape)}"
+                f"{'' if b is None else f' and a bias of shape {tuple(b.shape)}'}, expected (K, d){hint}"
+            )
+        given, _ = read_labels(labels, K)
+        if len(given) != len(h):
+            raise ValueError(f"labels: got {len(given)} rows, expected {len(h)} as the features have")
+        if logits is None:
+            z = h.to(w.dtype) @ w.T + (0 if b is None else b.to(w.dtype))
+        else:
+            z = _floats("logits", logits, 2)
+        outputs = {name: _floats(f"layers[{name!r}]", value, None) for name, value in (layers or {}).items()}
+        return Activations(
+            h, z, **columns_of(labels, K), classifier=w, bias=b, layers=outputs, description=description or {}
+        )
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for name in (*_ARRAYS, *(() if self.bias is None else ("bias",))):
+        given = [name for name in ("bias", "soft_labels", "classes") if getattr(self, name) is not None]
+        for name in (*_ARRAYS, *given):
             if not isinstance(getattr(self, name), Tensor):
-                raise ValueError(f"{name}: got {type(getattr(self, name)).__name__}, expected a tensor")
+                kind = type(getattr(self, name)).__name__
+                raise ValueError(f"{name}: got {kind}, expected a tensor; Activations.of takes arrays of any kind")
         for name in ("features", "logits", "classifier"):
             check_finite(name, to_tensor(name, getattr(self, name), ndim=2, finite=False))
         N, K, d = len(self.features), len(self.classifier), self.features.shape[1]
-        shapes = {"logits": (N, K), "classifier": (K, d), "bias": (K,)}
+        shapes = {"logits": (N, K), "classifier": (K, d), "bias": (K,), "soft_labels": (N, K), "classes": (N,)}
         for name, shape in shapes.items():
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != shape:
@@ -100,11 +190,48 @@ class Activations:
             if value.ndim == 0 or len(value) != N:
                 raise ValueError(f"layers: got {name!r} of shape {tuple(value.shape)}, expected {N} rows")
         check_description(self.description)
+        self._check_logits()
+
+    def _check_logits(self) -> None:
+        """Raise ValueError for logits that are not W h + b up to a number added to each row."""
+        w, b = self.classifier.double(), 0.0 if self.bias is None else self.bias.double()
+        error = size = 0.0
+        rows = max(1, _BLOCK // max(w.shape))
+        for h, z in zip(self.features.split(rows), self.logits.split(rows), strict=True):
+            expected = h.double() @ w.T + b
+            expected = expected - expected.mean(1, keepdim=True)
+            given = z.double()
+            error += (given - given.mean(1, keepdim=True) - expected).square().sum().item()
+            size += expected.square().sum().item()
+        # Of logits that all but vanish there is nothing to compare with.
+        if error > _LOGITS_ERROR**2 * size + torch.finfo(torch.float32).eps * self.logits.numel():
+            raise ValueError(
+                f"logits: got values that differ from W h + b by {(error / max(size, 1e-300)) ** 0.5:.2g} of their "
+                "size, expected the output of the classifier for these features"
+            )
 
     @property
     def labels(self) -> Float[Tensor, "N K"]:
-        """The soft labels (N, K) in float64."""
+        """The labels (N, K) in float64."""
+        if self.soft_labels is not None:
+            y = self.soft_labels.double()
+            return y / y.sum(1, keepdim=True)
         return pair_labels(self.class_a, self.class_b, self.lam.double(), self.logits.shape[1])
+
+    @property
+    def in_pair(self) -> Bool[Tensor, "N"]:
+        """Which labels have at most two classes, so that class_a, class_b and lam say all of them."""
+        if self.classes is None:
+            return torch.ones(len(self.features), dtype=torch.bool)
+        return self.classes <= 2
+
+    @property
+    def decoded(self) -> DecodedLabels:
+        """What the labels say, as `decode_labels` reads it; for `summarise_labels`."""
+        pairs = pairs_of(self).ascending()
+        alone = (pairs.class_a == pairs.class_b) | (pairs.lam == 0) | (pairs.lam == 1)
+        classes = torch.where(alone, 1, 2) if self.classes is None else self.classes.long()
+        return DecodedLabels(len(self.classifier), *pairs.columns, classes, self.smoothing)
 
     def save(self, path: str | Path) -> None:
         """Write everything to one safetensors file, atomically.
@@ -116,7 +243,7 @@ class Activations:
         path : str or Path
             Path of the file.
         """
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays = {name: getattr(self, name) for name in (*_ARRAYS, "soft_labels")}
         # Classes that are not whole numbers are written as they are, so that loading refuses them.
         arrays |= {x: arrays[x].long() for x in ("class_a", "class_b") if not arrays[x].is_floating_point()}
         write_activations(path, arrays | {"bias": self.bias}, self.layers, self.description)
@@ -168,16 +295,35 @@ def load(path: str | Path) -> Activations:
         If the file is missing, damaged or of another kind.
     """
     arrays, metadata = map_tensors(path)
-    missing = [name for name in _ARRAYS if name not in arrays]
-    if metadata.get("format") != _FORMAT or missing:
+    soft = arrays.get("soft_labels")
+    required = [name for name in _ARRAYS if soft is None or name not in PAIRS]
+    if metadata.get("format") != _FORMAT or any(name not in arrays for name in required):
         raise ValueError(f"file: got {str(path)!r}, a safetensors file of another kind; expected format {_FORMAT}")
     layers = {name.removeprefix(_LAYER): value for name, value in arrays.items() if name.startswith(_LAYER)}
-    required = {name: arrays[name] for name in _ARRAYS}
+    fields: dict[str, Any] = {name: arrays[name] for name in required}
+    fields |= {"bias": arrays.get("bias"), "layers": layers}
     try:
-        description = json.loads(metadata.get("description", "{}"))
-        return Activations(**required, bias=arrays.get("bias"), layers=layers, description=description)
+        fields |= {} if soft is None else columns_of(soft, len(arrays["classifier"]))
+        return Activations(**fields, description=json.loads(metadata.get("description", "{}")))
     except ValueError as error:
         raise ValueError(f"file: got {str(path)!r}, whose content does not fit together ({error})") from error
+
+
+def columns_of(labels: Array, num_classes: int) -> dict[str, Any]:
+    """Return the fields of `Activations` that say the labels, from soft labels (N, K) or classes (N,)."""
+    found = decode_labels(labels, num_classes)
+    columns: dict[str, Any] = {name: getattr(found, name) for name in PAIRS}
+    if not found.smoothing and bool(found.in_pair.all()):
+        return columns
+    soft, _ = read_labels(labels, num_classes)
+    return columns | {"soft_labels": soft, "classes": found.classes, "smoothing": found.smoothing}
+
+
+def _floats(name: str, value: Array, ndim: int | None) -> Tensor:
+    """Return an array of real numbers as a tensor on the CPU, half precision widened."""
+    tensor = torch.as_tensor(value).detach().cpu()
+    half = tensor.is_floating_point() and tensor.dtype.itemsize < 4
+    return to_tensor(name, tensor.float() if half else tensor, ndim=ndim)
 
 
 def pairs_of(activations: Activations) -> ClassPairs:

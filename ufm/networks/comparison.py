@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ufm._support.arrays import check_integer, check_number
+from ufm._support.arrays import Array, check_integer, check_number
 from ufm._support.pairs import ClassPairs, cell_means, halves, r_squared
+from ufm.labels.decoding import LabelSummary, RecordedLaw, summarise_labels
 from ufm.labels.laws import Law
 from ufm.networks.activations import Activations, pairs_of
 from ufm.networks.channel import Boundary, ChannelCurve, ChannelPoints, boundary, channel_curve, channel_points
@@ -43,6 +44,7 @@ class Score:
     """How well one prediction explains the network on the scored half of the samples.
 
     R^2 is the coefficient of determination of the centred logits. Features are compared after subtracting their mean.
+    A number over samples of a kind that was not recorded is NaN.
 
     Attributes
     ----------
@@ -53,9 +55,9 @@ class Score:
     r2 : float
         R^2 over all samples.
     r2_same, r2_mixed : float
-        R^2 over same-class and over different-class samples.
+        R^2 over same-class and over different-class samples (of two classes or more).
     r2_binned : float
-        R^2 of the mean logits per (class pair, bin of lambda) over different-class samples, each mean weighted by its
+        R^2 of the mean logits per (class pair, bin of lambda) over samples of two classes, each mean weighted by its
         number of samples. It rises with the number of samples per mean, so only recordings of equal size compare.
     angle_same, angle_mixed : float
         Mean angle in degrees between the network's and the predicted features.
@@ -109,7 +111,8 @@ class Comparison:
     scores : list of Score
         One per prediction.
     curves : dict of ChannelCurve
-        Channel curves of the network and of each prediction.
+        Channel curves of the network and of each prediction, over samples of two classes; empty without any, and for
+        two classes in all, as are points and boundaries.
     points : dict of ChannelPoints
         Width and depth near lambda = 0.5, 0.7 and 0.9, of the network and of each prediction.
     boundaries : dict of Boundary
@@ -129,6 +132,8 @@ class Comparison:
         no weight decay was given.
     stationarity : Stationarity or None
         Whether the classifier is at rest; None if no weight decay was given.
+    labels : LabelSummary or None
+        What the labels say of the law that they come from; None in records from before it was estimated.
     """
 
     beta: float
@@ -152,6 +157,7 @@ class Comparison:
     departure: Departure | None = None
     certificate: NetworkCertificate | None = None
     stationarity: Stationarity | None = None
+    labels: LabelSummary | None = None
 
     def score(self, name: str) -> Score:
         """Return the score of the prediction called `name`, or raise KeyError."""
@@ -169,19 +175,26 @@ class Comparison:
         scores: dict[str, dict[str, Any]] = {score.name: asdict(score) for score in self.scores}
         unscored = {name: None for name in next(iter(scores.values())) if name != "name"}
         rows = []
-        for name, points in self.points.items():
+        for name in ("network", *scores):
             row = {"name": name, **unscored, **scores.get(name, {})}
-            for i, lam in enumerate(points.lam):
-                at = f"{100 * lam:.0f}"
-                row |= {f"width_{at}": float(points.width[i]), f"depth_{at}": float(points.depth[i])}
-            rows.append(row | asdict(self.boundaries[name]))
+            if name in self.points:
+                points = self.points[name]
+                for i, lam in enumerate(points.lam):
+                    at = f"{100 * lam:.0f}"
+                    row |= {f"width_{at}": float(points.width[i]), f"depth_{at}": float(points.depth[i])}
+                row |= asdict(self.boundaries[name])
+            rows.append(row)
         return rows
 
 
 def compare(
-    activations: Activations,
-    law: Law,
+    activations: Activations | None = None,
+    law: Law | None = None,
     *,
+    features: Float[Array, "N d"] | None = None,
+    classifier: Float[Array, "K d"] | None = None,
+    labels: Array | None = None,
+    bias: Float[Array, "K"] | None = None,
     weight_decay: float | None = None,
     solver: bool = True,
     bins: int = 10,
@@ -191,10 +204,14 @@ def compare(
 
     Parameters
     ----------
-    activations : Activations
-        From `record` or `load`.
-    law : Law
-        Law of the training labels, for the fit-free beta.
+    activations : Activations, optional
+        From `record` or `load`. Without it, arrays of any framework:
+    features, classifier, labels, bias : arrays, optional
+        The arguments of `Activations.of`: features (N, d), classifier (K, d), labels (N, K) or classes (N,), and a bias
+        (K,) if there is one.
+    law : Law, optional
+        Law of the training labels, for the fit-free beta. By default that of the recorded labels, made symmetric in the
+        classes.
     weight_decay : float, optional
         lambda_W of the classifier in the expectation convention, > 0. Without it there is no fit-free prediction.
     solver : bool
@@ -212,8 +229,8 @@ def compare(
     Raises
     ------
     ValueError
-        If law and activations differ in the number of classes, K < 3, d < K-1, all rows of the classifier are equal, or
-        there are too few samples.
+        If law and activations differ in the number of classes, d < K-1, all rows of the classifier are equal, there are
+        too few samples, or both activations and arrays are given.
 
     Notes
     -----
@@ -240,11 +257,14 @@ def compare(
     >>> y = ufm.PairTargets(3, a, b, lam.double()).labels
     >>> W = ufm.simplex_etf(3)
     >>> response = ufm.fixed_classifier(W, y, feature_decay=0.05)
-    >>> activations = ufm.Activations(response.features, response.logits, a, b, lam, W)
-    >>> comparison = ufm.compare(activations, ufm.Mixup(3), solver=False)
+    >>> comparison = ufm.compare(features=response.features, classifier=W, labels=y, solver=False)
     >>> round(comparison.feature_decay, 4), round(comparison.score("closed form").r2, 4)
     (0.05, 1.0)
     """
+    arrays = {"features": features, "classifier": classifier, "labels": labels, "bias": bias}
+    activations = _given(activations, {name: value for name, value in arrays.items() if value is not None})
+    if law is None:
+        law = RecordedLaw(activations.labels)
     if not isinstance(law, Law):
         raise ValueError(f"law: got {type(law).__name__}, expected a law such as Mixup(10)")
     K, d = activations.classifier.shape
@@ -252,22 +272,25 @@ def compare(
     check_integer("resamples", resamples, minimum=0)
     if law.num_classes != K:
         raise ValueError(f"law: got {law.num_classes} classes, expected {K} as the activations have")
-    if K < 3 or d < K - 1:
-        raise ValueError(f"activations: got a classifier of shape {(K, d)}, expected K >= 3 and d >= K-1")
+    if d < K - 1:
+        raise ValueError(
+            f"activations: got a classifier of shape {(K, d)}, expected d >= K-1: in fewer dimensions no simplex ETF "
+            "exists, and the closed form does not hold; `fixed_classifier` has the optimal features for any classifier"
+        )
     if weight_decay is not None:
         check_number("weight_decay", weight_decay, above=0)
     pairs = pairs_of(activations)
     fit, scored = halves(pairs)
-    labels, logits = activations.labels, centred(activations.logits.double())
+    y, logits = activations.labels, centred(activations.logits.double())
     head = Head.of(activations.classifier, activations.bias)
-    beta, slope = fit_beta(labels[fit], logits[fit]), fit_slope(labels[fit], logits[fit])
+    beta, slope = fit_beta(y[fit], logits[fit]), fit_slope(y[fit], logits[fit])
     beta_fit_free = None
     if weight_decay is not None:
         # If the classifier is too large for this weight decay, no such beta exists.
         with suppress(ValueError):
             beta_fit_free = beta_from_classifier(law, weight_decay, head.multiplier)
 
-    y = labels[scored]
+    fitted, y = y[fit], y[scored]
 
     def of_etf(name: str, parameters: int, z: Tensor) -> Prediction:
         return Prediction(name, parameters, z, head.etf_features(z))
@@ -278,15 +301,18 @@ def compare(
     predictions.append(of_etf("straight line", 1, slope * (y - 1 / K)))
     solver_error = solver_converged = own_decay = None
     if solver:
-        own_decay = fit_own_decay(head, labels[fit], logits[fit], beta)
+        own_decay = fit_own_decay(head, fitted, logits[fit], beta)
         predictions.append(own_classifier(head, y, own_decay))
         solution, solver_converged = solved(head, y, beta)
         predictions.append(solution)
         solver_error = (solution.logits - predictions[0].logits).abs().max().item()
 
     features = _less_mean(activations.features[scored].double())
-    pairs = pairs[scored]
+    pairs, in_pair = pairs[scored], activations.in_pair[scored]
     drawn = {"network": logits[scored]} | {prediction.name: prediction.logits for prediction in predictions}
+    of_two = pairs[in_pair]
+    # A channel needs classes beside the two.
+    drawn = {name: z[in_pair] for name, z in drawn.items()} if K > 2 and bool(of_two.mixed().any()) else {}
     resampled = {"network": resamples}
     return Comparison(
         beta=beta,
@@ -300,20 +326,35 @@ def compare(
         own_at_edge=None if own_decay is None else _at_edge(own_decay / head.feature_decay(beta), OWN_FACTOR),
         in_plane=_in_plane(features, head),
         samples=len(y),
-        scores=[_score(prediction, logits[scored], features, pairs, bins) for prediction in predictions],
+        scores=[_score(one, logits[scored], features, pairs, in_pair, bins) for one in predictions],
         curves={
-            name: channel_curve(z, *pairs.columns, bins=bins, resamples=resampled.get(name, 0))
+            name: channel_curve(z, *of_two.columns, bins=bins, resamples=resampled.get(name, 0))
             for name, z in drawn.items()
         },
-        points={name: channel_points(z, *pairs.columns) for name, z in drawn.items()},
-        boundaries={name: boundary(z, *pairs.columns) for name, z in drawn.items()},
+        points={name: channel_points(z, *of_two.columns) for name, z in drawn.items()},
+        boundaries={name: boundary(z, *of_two.columns) for name, z in drawn.items()},
         collapse=_collapse(activations, head),
         solver_error=solver_error,
         solver_converged=solver_converged,
-        departure=measure_departure(activations, beta if beta_fit_free is None else beta_fit_free),
+        departure=None if K == 2 else measure_departure(activations, beta if beta_fit_free is None else beta_fit_free),
         certificate=None if weight_decay is None else certify_network(activations, weight_decay),
         stationarity=None if weight_decay is None else measure_stationarity(activations, weight_decay),
+        labels=summarise_labels(activations.decoded),
     )
+
+
+def _given(activations: Activations | None, arrays: dict[str, Any]) -> Activations:
+    """Return the activations, or those made of arrays; raise ValueError unless one of the two is given."""
+    if activations is not None:
+        if not isinstance(activations, Activations):
+            kind = type(activations).__name__
+            raise ValueError(f"activations: got {kind}, expected what `record` or `load` returns, or features=...")
+        if arrays:
+            raise ValueError(f"{next(iter(arrays))}: got an array beside activations, expected one or the other")
+        return activations
+    if missing := [name for name in ("features", "classifier", "labels") if name not in arrays]:
+        raise ValueError(f"{missing[0]}: got none, expected activations, or features, classifier and labels")
+    return Activations.of(**arrays)
 
 
 def _less_mean(features: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
@@ -325,7 +366,7 @@ def _at_edge(ratio: float, log_factor: float) -> bool:
 
 
 def _collapse(activations: Activations, head: Head) -> Collapse | None:
-    same = activations.class_a == activations.class_b
+    same = (activations.class_a == activations.class_b) & activations.in_pair
     classes = activations.class_a[same]
     if len(torch.unique(classes)) < len(head.rows):
         return None
@@ -337,18 +378,24 @@ def _in_plane(features: Float[Tensor, "N d"], head: Head) -> float:
 
 
 def _score(
-    prediction: Prediction, logits: Float[Tensor, "N K"], features: Float[Tensor, "N d"], pairs: ClassPairs, bins: int
+    prediction: Prediction,
+    logits: Float[Tensor, "N K"],
+    features: Float[Tensor, "N d"],
+    pairs: ClassPairs,
+    in_pair: Bool[Tensor, "N"],
+    bins: int,
 ) -> Score:
-    cells = pairs.cells(logits.shape[1], bins)
-    same = cells < 0
-    _, index, count = torch.unique(cells[~same], return_inverse=True, return_counts=True)
+    cells, mixed = pairs.cells(logits.shape[1], bins), pairs.mixed()
+    of_two = mixed & in_pair
+    _, index, count = torch.unique(cells[of_two], return_inverse=True, return_counts=True)
 
     def means(values: Tensor) -> Tensor:
-        """Return, for each different-class sample, the mean over its cell."""
-        return cell_means(values[~same], index, count)[index]
+        """Return, for each sample of two classes, the mean over its cell."""
+        return cell_means(values[of_two], index, count)[index]
 
     def r2(select: Callable[[Tensor], Tensor]) -> float:
-        return r_squared(select(logits), select(prediction.logits))
+        chosen = select(logits)
+        return r_squared(chosen, select(prediction.logits)) if len(chosen) > 1 else math.nan
 
     guess = _less_mean(prediction.features)
     length, predicted = (torch.linalg.vector_norm(h, dim=1) for h in (features, guess))
@@ -359,15 +406,16 @@ def _score(
     def relative(rows: Tensor) -> float:
         return (difference[rows].mean() / length[rows].mean()).item()
 
+    same = ~mixed
     return Score(
         name=prediction.name,
         parameters=prediction.parameters,
         r2=r2(lambda z: z),
         r2_same=r2(lambda z: z[same]),
-        r2_mixed=r2(lambda z: z[~same]),
+        r2_mixed=r2(lambda z: z[mixed]),
         r2_binned=r2(means),
         angle_same=angle[same].mean().item(),
-        angle_mixed=angle[~same].mean().item(),
+        angle_mixed=angle[mixed].mean().item(),
         length_same=relative(same),
-        length_mixed=relative(~same),
+        length_mixed=relative(mixed),
     )

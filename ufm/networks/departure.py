@@ -199,23 +199,28 @@ def measure_departure(activations: Activations, beta: float, *, bins: int = 5) -
 
 @dataclass(frozen=True, eq=False)
 class _Mixed:
-    """Different-class samples: their rows, the weight of the heavier class, both classes, and their bins."""
+    """Samples of two classes: their rows, the weight of the heavier, both classes, their labels, and the bins."""
 
     rows: Int[Tensor, "n"]
     weight: Float[Tensor, "n"]
     heavier: Int[Tensor, "n"]
     lighter: Int[Tensor, "n"]
+    more: Float[Tensor, "n"]
+    less: Float[Tensor, "n"]
     index: Int[Tensor, "n"]
     bins: int
 
     @staticmethod
     def of(activations: Activations, bins: int) -> "_Mixed":
         pairs = pairs_of(activations)
-        rows = torch.nonzero(pairs.class_a != pairs.class_b)[:, 0]
+        rows = torch.nonzero(pairs.mixed() & activations.in_pair)[:, 0]
         a, b, lam = pairs[rows].columns
         first, weight = lam >= 0.5, torch.maximum(lam, 1 - lam)
         heavier, lighter = torch.where(first, a, b), torch.where(first, b, a)
-        return _Mixed(rows, weight, heavier, lighter, bin_index(2 * weight - 1, bins), bins)
+        # Of a smoothed label each class has s/K more.
+        s, K = activations.smoothing, activations.logits.shape[1]
+        own = (1 - s) * weight + s / K, (1 - s) * (1 - weight) + s / K
+        return _Mixed(rows, weight, heavier, lighter, *own, bin_index(2 * weight - 1, bins), bins)
 
     def means(self, values: Float[Tensor, "n"]) -> Float[Tensor, "bins"]:
         """Return the means per bin, NaN where it is empty."""
@@ -225,6 +230,11 @@ class _Mixed:
     def counts(self) -> Int[Tensor, "bins"]:
         """The number of samples per bin."""
         return torch.bincount(self.index, minlength=self.bins)
+
+    @property
+    def label(self) -> Float[Tensor, "bins"]:
+        """The width that the labels alone give."""
+        return torch.log(self.means(self.more) / self.means(self.less))
 
     def log_means(self, logs: Float[Tensor, "n"]) -> Float[Tensor, "bins"]:
         """Return the logarithms of the means of exp(logs) per bin, which need not be finite numbers themselves."""
@@ -242,7 +252,7 @@ class _Mixed:
         one, other, rest = self.ends(logits)
         log_one, log_other, _ = self.ends(torch.log_softmax(logits, 1))
         weight, width = self.means(self.weight), self.means(one - other)
-        label = torch.log(weight / (1 - weight))
+        label = self.label
         reached = self.log_means(log_one) - self.log_means(log_other)
         return WidthSplit(
             weight=weight.tolist(),

@@ -77,9 +77,9 @@ def layer_pattern(activations: Activations, name: str, *, bins: int = 10) -> Lay
 
     Notes
     -----
-    Only different-class samples are used. The output's means per (class pair, bin of lambda) are fitted by A u + c,
-    where u are the means in the same cells of y (line) or of z(y; beta) (channel). On one half of the samples, A and c
-    are fitted by least squares and beta by search; the other half is scored.
+    Only samples of two different classes are used. The output's means per (class pair, bin of lambda) are fitted by
+    A u + c, where u are the means in the same cells of y (line) or of z(y; beta) (channel). On one half of the samples,
+    A and c are fitted by least squares and beta by search; the other half is scored.
 
     References
     ----------
@@ -102,10 +102,13 @@ def layer_pattern(activations: Activations, name: str, *, bins: int = 10) -> Lay
     K = activations.logits.shape[1]
     if K < 3:
         raise ValueError(f"activations: got {K} classes, expected at least 3")
-    pairs = pairs_of(activations)
-    both = halves(pairs)
     output = activations.features if name == "features" else activations.layers[name]
     output = output.reshape(len(output), -1)
+    pairs = pairs_of(activations)
+    if activations.classes is not None:
+        of_two = activations.in_pair
+        pairs, output = pairs[of_two], output[of_two]
+    both = halves(pairs, of_different=True)
     fit, scored = (_Cells.of(pairs, output, rows, K, bins) for rows in both)
     check_finite(f"layers[{name!r}]", torch.cat([fit.output, scored.output]))
 
@@ -125,8 +128,11 @@ def layer_pattern(activations: Activations, name: str, *, bins: int = 10) -> Lay
         """Return R^2 on the other half."""
         return (1 - scored.count @ (scored.output - u @ a - c).square().sum(1) / spread).item()
 
+    smoothing = activations.smoothing
+
     def channel(cells: _Cells, beta: float) -> Tensor:
         levels, counts = pair_levels(cells.lam, K)
+        levels = (1 - smoothing) * levels + smoothing / K
         return cells.regressors(torch.as_tensor(prox_logsumexp(levels, beta, counts=counts).logits))
 
     def straight(cells: _Cells) -> Tensor:

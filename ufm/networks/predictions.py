@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,7 +138,8 @@ def fit_log(error: Callable[[float], float], bounds: tuple[float, float], points
     grid = np.linspace(*bounds, points)
     best = int(np.argmin([error(t) for t in grid]))
     ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    return math.exp(optimize.minimize_scalar(error, bounds=ends, method="bounded", options={"xatol": 1e-6}).x)
+    found: Any = optimize.minimize_scalar(error, bounds=ends, method="bounded", options={"xatol": 1e-6})
+    return math.exp(found.x)
 
 
 def fit_beta(labels: Float[Tensor, "N K"], logits: Float[Tensor, "N K"]) -> float:
