@@ -200,7 +200,6 @@ class Tokens(nn.Module):
     [
         (nn.Sequential(nn.Linear(6, 5), Head(5, 4)), "does not give W h"),
         (Tokens(), "features of shape"),
-        (Unused(), "called 0 times"),
     ],
 )
 def test_a_classifier_that_is_not_one_is_refused(model: nn.Module, message: str):

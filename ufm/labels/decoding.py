@@ -17,6 +17,7 @@ from ufm.labels.targets import Orbits, Targets
 # With smoothing, an entry within this share of s/K counts as that of a class that the label lacks: rounding in float32
 # is far below it. Labels of half precision need more, so many of their machine epsilons.
 _TOLERANCE, _EPSILONS = 1e-4, 8
+_HALVES = (torch.bfloat16, torch.float16)
 # The smallest entry of all is that of smoothing only if so many labels have it; a teacher's labels have each their own.
 _SHARE = 0.1
 # A label is read in blocks of this many numbers.
@@ -145,14 +146,14 @@ def read_labels(labels: Array, num_classes: int | None = None) -> tuple[Tensor, 
         if not len(classes):
             raise ValueError("labels: got none, expected at least one")
         return classes, 0.0
-    rounding, half = 0.0, str(value.dtype).removeprefix("torch.") in ("float16", "bfloat16")
-    if half:
-        value = torch.as_tensor(value)
-        rounding = torch.finfo(value.dtype).eps
-        value = value.float()
-    y = to_tensor("labels", value, ndim=2).detach().cpu()
+    half = str(value.dtype).removeprefix("torch.") in ("float16", "bfloat16")
+    y = to_tensor("labels", torch.as_tensor(value).float() if half else value, ndim=2).detach().cpu()
     if num_classes is not None and y.shape[1] != num_classes:
         raise ValueError(f"labels: got {y.shape[1]} classes, expected {num_classes}")
+    rounding = 0.0
+    if y.dtype == torch.float32:
+        # Labels of half precision have larger errors, also after they were widened.
+        rounding = next((torch.finfo(x).eps for x in _HALVES if torch.equal(y, y.to(x).float())), 0.0)
     check_labels(y, rounding=rounding)
     return y, rounding
 

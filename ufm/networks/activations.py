@@ -147,8 +147,8 @@ class Activations:
         >>> some.logits.diagonal().tolist(), some.class_a.tolist(), some.lam.tolist()
         ([2.0, 2.0, 2.0], [0, 1, 1], [1.0, 0.5, 0.2])
         """
-        h, w = _floats("features", features, 2), _floats("classifier", classifier, 2)
-        b = None if bias is None else _floats("bias", bias, 1)
+        h, w = floats("features", features, 2), floats("classifier", classifier, 2)
+        b = None if bias is None else floats("bias", bias, 1)
         K, d = w.shape
         if h.shape[1] != d or (b is not None and len(b) != K):
             hint = ", a row per class: transpose a kernel of shape (d, K)" if h.shape[1] == K else ""
@@ -159,11 +159,9 @@ class Activations:
         given, _ = read_labels(labels, K)
         if len(given) != len(h):
             raise ValueError(f"labels: got {len(given)} rows, expected {len(h)} as the features have")
-        if logits is None:
-            z = h.to(w.dtype) @ w.T + (0 if b is None else b.to(w.dtype))
-        else:
-            z = _floats("logits", logits, 2)
-        outputs = {name: _floats(f"layers[{name!r}]", value, None) for name, value in (layers or {}).items()}
+        z = h.to(w.dtype) @ w.T + (0 if b is None else b.to(w.dtype))
+        z = z if logits is None else floats("logits", logits, 2)
+        outputs = {name: floats(f"layers[{name!r}]", value, None) for name, value in (layers or {}).items()}
         return Activations(
             h, z, **columns_of(labels, K), classifier=w, bias=b, layers=outputs, description=description or {}
         )
@@ -319,7 +317,7 @@ def columns_of(labels: Array, num_classes: int) -> dict[str, Any]:
     return columns | {"soft_labels": soft, "classes": found.classes, "smoothing": found.smoothing}
 
 
-def _floats(name: str, value: Array, ndim: int | None) -> Tensor:
+def floats(name: str, value: Array, ndim: int | None) -> Tensor:
     """Return an array of real numbers as a tensor on the CPU, half precision widened."""
     tensor = torch.as_tensor(value).detach().cpu()
     half = tensor.is_floating_point() and tensor.dtype.itemsize < 4

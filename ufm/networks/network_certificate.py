@@ -19,7 +19,7 @@ from ufm.theory.features import fixed_classifier
 
 # Entries of the batch of Hessians that is held at a time.
 _BLOCK = 2**22
-_NEWTON_STEPS = 12
+_NEWTON_STEPS = 40
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
-from ufm._support.arrays import check_choice, check_finite, check_integer
-from ufm._support.pairs import read_pairs
+from ufm._support.arrays import Array, check_choice, check_integer
 from ufm._support.tensorfile import Rows, stored_dtype
 from ufm._support.version import VERSION
 from ufm.networks.activations import (
     Activations,
-    MixedBatch,
     check_description,
+    columns_of,
     load,
     write_activations,
 )
+from ufm.networks.batches import check_labels_of, read_batch
+from ufm.networks.heads import ArrayHead, ModuleHead, copied
 from ufm.networks.undisturbed import undisturbed
 
 # Keys of the description that `record` fills in.
@@ -32,9 +34,11 @@ _OWN_KEYS = ("mode", "samples", "layers", "pool", "torch", "ufm")
 
 def record(
     model: nn.Module,
-    batches: Iterable[MixedBatch],
+    batches: Iterable[Any],
     *,
-    classifier: str | nn.Linear | None = None,
+    classifier: str | nn.Module | Array | Callable[[], Tensor] | None = None,
+    bias: Float[Array, "K"] | None = None,
+    features: str | Callable[[Any], Tensor] | None = None,
     layers: Sequence[str] = (),
     pool: bool = False,
     train_mode: bool = False,
@@ -49,10 +53,18 @@ def record(
     model : nn.Module
         Any module. It is called on each batch without gradients (see `MixedBatch`). A compiled model runs uncompiled,
         because hooks need it; the model inside a DataParallel or DistributedDataParallel runs on its own.
-    batches : iterable of MixedBatch
-        Mixed inputs. They are moved to the model's device if all its parameters are on one device.
-    classifier : str or nn.Linear, optional
-        The last linear layer z = W h + b, or its name; by default the last nn.Linear among the submodules.
+    batches : iterable
+        Of pairs (inputs, labels) as a data loader with mixup, CutMix or label smoothing yields them: labels (n, K), or
+        classes (n,) for inputs that are not mixed; of mappings with the key "labels" and the model's named inputs; or
+        of `MixedBatch`. Inputs are moved to the model's device if all its parameters are on one device.
+    classifier : str, nn.Module, array or callable, optional
+        The last linear layer z = W h + b, an nn.Linear or a 1 x 1 convolution, or its name; by default the one whose
+        output the model returns. With `features` W itself (K, d), or a function that returns it.
+    bias : (K,) array, optional
+        b, with `features`.
+    features : str or callable, optional
+        For a head that is no such layer: the name of the module whose output is h, or a function from a batch's inputs
+        to h (n, d). Then W h + b must be what the model returns.
     layers : sequence of str
         Names of further submodules whose outputs are recorded. Of a tuple the first element is taken. Half precision
         is widened to float32, and outputs are flattened to one row per input.
@@ -77,14 +89,17 @@ def record(
     Raises
     ------
     ValueError
-        For an unknown name, a classifier that is not linear, a layer that is not called exactly once per batch or does
-        not give a tensor with one row per input, batches that do not fit, features or logits that are not finite, or no
-        batch at all.
+        For an unknown name, a classifier that is not linear or whose output is not what the model returns, a layer that
+        is not called exactly once per batch or does not give a tensor with one row per input, batches that do not fit,
+        features or logits that are not finite, or no batch at all.
 
     Notes
     -----
     The model is left as it was: parameters, buffers (BatchNorm's running statistics too), requires_grad, the training
     flag of every submodule and hooks. So are the global random generators.
+
+    A model that returns its logits, alone, in a tuple, by the name "logits", or as (log-)probabilities, has its head
+    told by them, in every batch. A convolution's positions are averaged.
 
     Outputs (T, n, C) with the batch in second place are refused unless T = n, which cannot be told from (n, T, C).
 
@@ -93,7 +108,7 @@ def record(
     >>> import torch
     >>> import ufm
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
-    >>> batch = ufm.MixedBatch(torch.ones(2, 4), torch.tensor([0, 1]), torch.tensor([2, 1]), torch.tensor([0.3, 1.0]))
+    >>> batch = torch.ones(2, 4), torch.tensor([[0.3, 0.0, 0.7], [0.0, 1.0, 0.0]])
     >>> activations = ufm.record(model, [batch], layers=["1"])
     >>> tuple(activations.features.shape), tuple(activations.logits.shape)
     ((2, 5), (2, 3))
@@ -112,93 +127,106 @@ def record(
     left = None if max_samples is None else check_integer("max_samples", max_samples, minimum=1)
     if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
         raise ValueError("model: got lazy layers without shapes, expected a model that has run once")
-    head = _find_classifier(model, classifier)
+    head = _head(model, classifier, bias, features)
+    seen = _Layers({name: modules[name] for name in layers}, pool)
     folder = None if out is None else _folder_of(out)
     with ExitStack() as files:
 
         def column(name: str) -> Rows:
             return files.enter_context(closing(Rows(name, folder)))
 
-        columns = {name: column(name) for name in ("features", "logits", "class_a", "class_b", "lam")}
+        columns: dict[str, Rows] = {}
         outputs = {name: column(name) for name in layers}
-        with (
-            undisturbed(model),
-            _uncompiled(),
-            torch.no_grad(),
-            _Watch(head, {x: modules[x] for x in outputs}) as watch,
-        ):
+        with undisturbed(model), _uncompiled(), torch.no_grad(), head, seen:
             model.train(train_mode)
-            runner = _Runner(model)
-            num_classes = len(head.weight)
+            runner = _Runner(model, head, seen)
             for batch in batches:
-                count, labels = _read(batch)
-                watch.start(count, pool)
-                runner(batch.inputs)
-                watch.finish()
-                pairs = read_pairs(labels["class_a"], labels["class_b"], labels["lam"], count, num_classes)
-                labels |= {"class_a": pairs.class_a.long(), "class_b": pairs.class_b.long()}
-                keep = count if left is None else min(count, left)
-                for name, rows in columns.items():
-                    rows.append((labels | watch.head)[name][:keep])
-                for name, rows in outputs.items():
-                    rows.append(watch.outputs[name][:keep])
+                rows = runner.rows_of(batch)
+                columns = columns or {name: column(name) for name in rows}
+                if rows.keys() != columns.keys():
+                    raise ValueError("batches: got labels of two kinds, expected the same kind in every batch")
+                keep = len(rows["logits"]) if left is None else min(len(rows["logits"]), left)
+                for name, values in columns.items():
+                    values.append(rows[name][:keep])
+                for name, values in outputs.items():
+                    values.append(seen.outputs[name][:keep])
                 left = None if left is None else left - keep
                 if left == 0:
                     break
-            weights = {"classifier": head.weight, "bias": head.bias}
-            weights = {name: None if x is None else _copied(name, x) for name, x in weights.items()}
-        samples = columns["lam"].shape[0]
-        if not samples:
-            raise ValueError("batches: got none, expected at least one MixedBatch")
+            if not columns:
+                raise ValueError("batches: got none, expected at least one")
+            # As they are after the last pass.
+            weights = head.weights()
         description = description | {
             "mode": "train" if train_mode else "eval",
-            "samples": str(samples),
+            "samples": str(columns["logits"].shape[0]),
             "layers": json.dumps(list(outputs)),
             "pool": json.dumps(pool),
             "torch": torch.__version__,
             "ufm": VERSION,
         }
         if out is None:
-            arrays = {name: rows.tensor() for name, rows in columns.items()} | weights
+            arrays: dict[str, Any] = {name: rows.tensor() for name, rows in columns.items()}
+            if "soft_labels" in arrays:
+                arrays |= columns_of(arrays.pop("soft_labels"), len(weights["classifier"]))
             recorded = {name: rows.tensor() for name, rows in outputs.items()}
-            return Activations(**arrays, layers=recorded, description=description)  # pyright: ignore[reportArgumentType]
+            return Activations(**{**arrays, **weights}, layers=recorded, description=description)
         write_activations(out, columns | weights, outputs, description)
     return load(out)
 
 
-class _Runner:
-    """A model that is called with the inputs of a batch, on the model's device."""
+def _head(model: nn.Module, classifier: Any, bias: Any, features: Any) -> ModuleHead | ArrayHead:
+    """Return the head that the arguments of `record` describe."""
+    if features is not None:
+        if classifier is None or isinstance(classifier, str | nn.Module):
+            kind = "none" if classifier is None else type(classifier).__name__
+            raise ValueError(f"classifier: got {kind} with features, expected the array W or a function returning it")
+        return ArrayHead(model, features, classifier, bias)
+    if bias is not None:
+        raise ValueError("bias: got an array without features, expected it with features and an array classifier")
+    if classifier is not None and not isinstance(classifier, str | nn.Module):
+        kind = type(classifier).__name__
+        raise ValueError(f"classifier: got {kind} without features, expected a module, its name, or features= too")
+    return ModuleHead(model, classifier)
 
-    def __init__(self, model: nn.Module) -> None:
+
+class _Runner:
+    """A model that is called with batches, on its own device, while its head and layers are watched."""
+
+    def __init__(self, model: nn.Module, head: ModuleHead | ArrayHead, layers: "_Layers") -> None:
         # The wrapper would split the batch over devices or wait for other processes.
         self._model = model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
         devices = {parameter.device for parameter in model.parameters()}
         self._device = devices.pop() if len(devices) == 1 else None
+        self._head, self._layers = head, layers
 
-    def __call__(self, inputs: Any) -> None:
+    def rows_of(self, batch: Any) -> dict[str, Tensor]:
+        """Return features, logits and labels of a batch, as they are recorded."""
+        inputs, count, labels = read_batch(batch)
         inputs = inputs if self._device is None else _moved(inputs, self._device)
+        self._head.start(count)
+        self._layers.start(count)
         if isinstance(inputs, Tensor):
-            self._model(inputs)
-        elif isinstance(inputs, tuple):
-            self._model(*inputs)
+            returned = self._model(inputs)
         else:
-            self._model(**inputs)
+            returned = self._model(*inputs) if isinstance(inputs, tuple) else self._model(**inputs)
+        self._layers.finish()
+        rows = self._head.finish(inputs, returned)
+        return rows | check_labels_of(labels, count, rows["logits"].shape[1])
 
 
-class _Watch:
-    """Outputs of classifier and layers in one forward pass, copied before the pass can change them in place."""
+class _Layers:
+    """Outputs of layers in one forward pass, copied before the pass can change them in place."""
 
-    def __init__(self, head: nn.Linear, layers: dict[str, nn.Module]) -> None:
-        self.head: dict[str, Tensor] = {}
+    def __init__(self, layers: dict[str, nn.Module], pool: bool) -> None:
         self.outputs: dict[str, Tensor] = {}
-        self._module, self._layers = head, layers
-        self._calls: Counter[str | None] = Counter()  # the key None stands for the classifier
-        self._count, self._pool, self._linear = 0, False, False
+        self._layers = layers
+        self._calls: Counter[str] = Counter()
+        self._count, self._pool = 0, pool
         self._hooks = ExitStack()
 
-    def __enter__(self) -> "_Watch":
+    def __enter__(self) -> "_Layers":
         try:
-            self._hooks.callback(self._module.register_forward_hook(self._on_head, with_kwargs=True).remove)
             for name, module in self._layers.items():
                 self._hooks.callback(module.register_forward_hook(self._on_layer(name)).remove)
         except BaseException:
@@ -209,33 +237,17 @@ class _Watch:
     def __exit__(self, *_: object) -> None:
         self._hooks.close()
 
-    def start(self, count: int, pool: bool) -> None:
+    def start(self, count: int) -> None:
         """Prepare for a forward pass over `count` inputs."""
-        self._count, self._pool = count, pool
+        self._count = count
         self._calls.clear()
 
     def finish(self) -> None:
-        """Raise ValueError unless the pass called the classifier and each layer once."""
-        for name in (None, *self._layers):
+        """Raise ValueError unless the pass called each layer once."""
+        for name in self._layers:
             if self._calls[name] != 1:
-                shown, times = "classifier" if name is None else name, self._calls[name]
-                raise ValueError(f"{shown}: got a layer called {times} times, expected one called once per batch")
-
-    def _on_head(self, module: nn.Linear, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        self._calls[None] += 1
-        h = args[0] if args else kwargs["input"]
-        for name, value in (("features", h), ("logits", output)):
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            if not isinstance(value, Tensor) or value.ndim != 2 or len(value) != self._count:
-                raise ValueError(f"classifier: got {name} of shape {shape}, expected {self._count} rows of numbers")
-            self.head[name] = _copied(name, value)
-            check_finite(name, self.head[name])
-        if not self._linear:
-            expected = nn.functional.linear(h, module.weight, module.bias)
-            error, scale = (output - expected).abs().max(), expected.abs().max()
-            if not error <= scale * torch.finfo(output.dtype).eps ** 0.5:
-                raise ValueError("classifier: got a layer that does not give W h + b, expected a linear one")
-            self._linear = True
+                times = self._calls[name]
+                raise ValueError(f"{name}: got a layer called {times} times, expected one called once per batch")
 
     def _on_layer(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
@@ -257,35 +269,7 @@ def _rows_of(name: str, output: Any, count: int, pool: bool) -> Tensor:
     if pool and value.ndim in (3, 4):
         dtype = stored_dtype(name, value.dtype) if value.is_floating_point() else torch.float64
         value = value.mean(1 if value.ndim == 3 else (2, 3), dtype=dtype)
-    return _copied(name, value.reshape(count, -1))
-
-
-def _copied(name: str, value: Tensor) -> Tensor:
-    return value.detach().to("cpu", stored_dtype(name, value.dtype), copy=True)
-
-
-def _read(batch: MixedBatch) -> tuple[int, dict[str, Tensor]]:
-    """Return the number of inputs of a batch and a copy of its labels; raise ValueError if it has none."""
-    if not isinstance(batch, MixedBatch):
-        raise ValueError(f"batches: got {type(batch).__name__}, expected a MixedBatch")
-    inputs = batch.inputs
-    parts = inputs if isinstance(inputs, tuple) else inputs.values() if isinstance(inputs, Mapping) else (inputs,)
-    first = next((part for part in parts if isinstance(part, Tensor)), None)
-    if isinstance(inputs, Mapping) and not all(isinstance(key, str) for key in inputs):
-        raise ValueError(f"inputs: got the keys {list(inputs)}, expected strings")
-    if first is None or first.ndim == 0 or not len(first):
-        raise ValueError(
-            f"inputs: got {type(inputs).__name__}, expected a tensor, or tuple or mapping with one, with rows"
-        )
-    # Copied, because a loader may write its next batch into the same memory.
-    return len(first), {name: _label(batch, name) for name in ("class_a", "class_b", "lam")}
-
-
-def _label(batch: MixedBatch, name: str) -> Tensor:
-    value = getattr(batch, name)
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{name}: got {type(value).__name__}, expected a tensor")
-    return _copied(name, value)
+    return copied(name, value.reshape(count, -1))
 
 
 def _moved(value: Any, device: torch.device) -> Any:
@@ -313,15 +297,3 @@ def _folder_of(out: str | Path) -> Path:
     if Path(out).is_dir():
         raise ValueError(f"out: got {str(out)!r}, which is a folder, expected the path of a file")
     return Path(out).parent
-
-
-def _find_classifier(model: nn.Module, classifier: str | nn.Linear | None) -> nn.Linear:
-    if isinstance(classifier, nn.Linear):
-        return classifier
-    linear = {name: x for name, x in model.named_modules(remove_duplicate=False) if isinstance(x, nn.Linear)}
-    if not linear:
-        raise ValueError("model: got a model without any nn.Linear, expected one as its classifier")
-    if classifier is None:
-        return list(linear.values())[-1]
-    check_choice("classifier", classifier, tuple(linear))
-    return linear[classifier]

@@ -1,0 +1,383 @@
+"""Which part of a model is its classifier, told from what the model returns; linear maps of any kind as W and b."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ufm._support.arrays import Array, check_choice, check_finite
+from ufm._support.tensorfile import stored_dtype
+from ufm.networks.activations import floats
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_HELP = "pass features= and classifier= (see the documentation of record) for a head that is no such layer"
+
+
+@dataclass(frozen=True, eq=False)
+class HeadCall:
+    """What one call of a classifier took and gave, as copied rows: features (n, d), logits (n, K)."""
+
+    features: Tensor
+    logits: Tensor
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Return whether a module is a linear map of features: nn.Linear, or a convolution over single positions."""
+    if isinstance(module, _CONVOLUTIONS):
+        return module.groups == 1 and all(size == 1 for size in module.kernel_size) and not any(_numbers(module))
+    return isinstance(module, nn.Linear)
+
+
+def _numbers(convolution: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Iterable[int]:
+    padding = convolution.padding
+    return (0,) if isinstance(padding, str) else padding
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """Return W (K, d) of a linear map."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight.flatten(1)
+
+
+def bias_of(module: nn.Module) -> Tensor | None:
+    """Return b (K,) of a linear map, or None."""
+    bias = module.bias
+    assert bias is None or isinstance(bias, Tensor)
+    return bias
+
+
+def call_of(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, count: int) -> HeadCall | str:
+    """Return features and logits of a call on `count` inputs, copied; or, in words, why they are none.
+
+    Positions of a convolution are averaged, which a linear map lets one do before it.
+    """
+    h = args[0] if args else kwargs.get("input")
+    rows = []
+    for name, value in (("features", h), ("logits", output)):
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        row = value.flatten(2).mean(2) if isinstance(value, Tensor) and _positions(h, output) else value
+        if not isinstance(row, Tensor) or row.ndim != 2 or len(row) != count:
+            return f"got {name} of shape {shape}, expected {count} rows of numbers"
+        rows.append(row.detach().clone())
+    return HeadCall(*rows)
+
+
+def _positions(h: Any, output: Any) -> bool:
+    """Return whether input and output of a layer have the same positions behind their channels."""
+    return isinstance(h, Tensor) and isinstance(output, Tensor) and h.ndim > 3 and h.shape[2:] == output.shape[2:]
+
+
+def candidates(model: nn.Module, classifier: str | nn.Module | None) -> dict[str, nn.Module]:
+    """Return the modules that may be the classifier, by name: the one that is asked for, or every linear map.
+
+    Raises
+    ------
+    ValueError
+        For a name or module that is no linear map, and for a model without any.
+    """
+    linear = {name: x for name, x in model.named_modules(remove_duplicate=False) if is_linear(x)}
+    if isinstance(classifier, nn.Module):
+        if not is_linear(classifier):
+            kind = type(classifier).__name__
+            raise ValueError(f"classifier: got {kind}, expected an nn.Linear or a 1 x 1 convolution; {_HELP}")
+        return {next((name for name, x in linear.items() if x is classifier), "classifier"): classifier}
+    if not linear:
+        raise ValueError(f"model: got a model without any nn.Linear, expected one as its classifier; {_HELP}")
+    if classifier is None:
+        # The same module under two names is one candidate.
+        return {name: x for name, x in linear.items() if name == next(n for n, y in linear.items() if y is x)}
+    check_choice("classifier", classifier, tuple(linear))
+    return {classifier: linear[classifier]}
+
+
+def outputs_of(returned: Any, count: int) -> list[Tensor]:
+    """Return every tensor in what a model returned that may be its logits: rows of numbers, one per input.
+
+    What is called logits comes alone.
+    """
+    named = returned.get("logits") if isinstance(returned, Mapping) else getattr(returned, "logits", None)
+    if isinstance(named, Tensor):
+        found = [named]
+    elif isinstance(returned, Tensor):
+        found = [returned]
+    elif isinstance(returned, Mapping):
+        found = list(returned.values())
+    else:
+        found = list(returned) if isinstance(returned, tuple | list) else []
+    rows = [x.flatten(2).mean(2) if isinstance(x, Tensor) and x.ndim > 3 else x for x in found]
+    return [x.detach() for x in rows if isinstance(x, Tensor) and x.ndim == 2 and len(x) == count and x.shape[1] > 1]
+
+
+def difference(logits: Tensor, returned: Tensor) -> float:
+    """Return how far logits are from what a model returned, relative to their size; infinite for another shape.
+
+    What is added to a row does not count, so that logarithms of probabilities are logits too; probabilities are taken
+    by their logarithm.
+    """
+    if logits.shape != returned.shape:
+        return math.inf
+    z, size = _centred(logits), _centred(logits).abs().max().item()
+    kinds = [returned.double()]
+    if bool(((returned >= 0) & (returned <= 1)).all()) and torch.allclose(
+        returned.double().sum(1), returned.new_ones(len(returned)).double(), atol=1e-2
+    ):
+        kinds.append(returned.double().clamp(min=1e-300).log())
+    least = min((z - _centred(x)).abs().max().item() for x in kinds)
+    return least / size if size else least
+
+
+def _centred(logits: Tensor) -> Tensor:
+    z = logits.double()
+    return z - z.mean(1, keepdim=True)
+
+
+def agrees(logits: Tensor, returned: Tensor) -> bool:
+    """Return whether logits are what a model returned, up to rounding in the coarser of their dtypes."""
+    coarse = max((x.dtype for x in (logits, returned)), key=lambda dtype: torch.finfo(dtype).eps)
+    return difference(logits, returned) <= torch.finfo(coarse).eps ** 0.5
+
+
+def choose(
+    calls: Mapping[str, list[HeadCall]], returned: list[Tensor], *, asked: bool, preferred: str | None
+) -> tuple[str, HeadCall]:
+    """Return the classifier's name and its call in a forward pass: the one whose output the model returned.
+
+    Parameters
+    ----------
+    calls : mapping of lists
+        The calls of each candidate in the pass.
+    returned : list of tensors
+        What the model returned that may be logits.
+    asked : bool
+        Whether the user named the only candidate.
+    preferred : str or None
+        The candidate that the model itself calls its classifier.
+
+    Raises
+    ------
+    ValueError
+        If that cannot be told, or the candidate's output is not what the model returned; the message lists those that
+        could be meant.
+    """
+    found = {(name, i) for name, some in calls.items() for i, one in enumerate(some) if _any(agrees, one, returned)}
+    # A layer called twice on the same input agrees twice.
+    names = list(dict.fromkeys(name for name in calls if any(name == other for other, _ in found)))
+    if names:
+        name = preferred if preferred in names else names[-1]
+        return name, calls[name][max(i for other, i in found if other == name)]
+    listed = ", ".join(f"{name!r} ({one[-1].logits.shape[1]} outputs)" for name, one in calls.items() if one)
+    alike = any(one.logits.shape == x.shape for some in calls.values() for one in some for x in returned)
+    if returned and (alike or not asked):
+        what = f"{next(iter(calls))!r}, whose output is not what the model returns" if asked else "a model whose output"
+        rest = "" if asked else " is that of none of its linear layers"
+        raise ValueError(f"classifier: got {what}{rest}, expected its last layer; linear layers: {listed}; {_HELP}")
+    name = next(iter(calls)) if asked else preferred
+    if name is None:
+        called = [name for name, some in calls.items() if some]
+        name = called[0] if len(called) == 1 else None
+    if name is None:
+        raise ValueError(
+            "classifier: got none, for a model that does not return logits to tell it by, expected the name of one of "
+            f"its linear layers: {listed}"
+        )
+    if len(calls[name]) != 1:
+        raise ValueError(
+            f"classifier: got a layer called {len(calls[name])} times, expected one called once per batch, or one "
+            "whose output the model returns"
+        )
+    return name, calls[name][0]
+
+
+def _any(agree: Callable[[Tensor, Tensor], bool], call: HeadCall, returned: list[Tensor]) -> bool:
+    return any(agree(call.logits, x) for x in returned)
+
+
+def check_linear(call: HeadCall, module: nn.Module) -> None:
+    """Raise ValueError unless a call's logits are W h + b."""
+    bias = bias_of(module)
+    expected = nn.functional.linear(call.features, weight_of(module).to(call.features), bias)
+    error, scale = (call.logits - expected).abs().max(), expected.abs().max()
+    if not error <= scale * torch.finfo(call.logits.dtype).eps ** 0.5:
+        raise ValueError(f"classifier: got a layer that does not give W h + b, expected a linear one; {_HELP}")
+
+
+class ModuleHead:
+    """The classifier as a module of the model: hooks copy what it takes and gives in each forward pass.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+    classifier : str, nn.Module or None
+        The classifier or its name; by default the one whose output the model returns.
+    """
+
+    def __init__(self, model: nn.Module, classifier: str | nn.Module | None) -> None:
+        """Collect the modules that may be meant; raise ValueError if there is none."""
+        self._candidates = candidates(model, classifier)
+        self._asked = classifier is not None
+        own = getattr(model, "get_classifier", None)
+        own = own() if callable(own) else None
+        self._preferred = next((name for name, x in self._candidates.items() if x is own), None)
+        self._calls: dict[str, list[HeadCall]] = {}
+        self._reasons: list[str] = []
+        self._count, self._checked = 0, False
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> "ModuleHead":
+        """Place the hooks."""
+        try:
+            for name, module in self._candidates.items():
+                self._hooks.callback(module.register_forward_hook(self._on_call(name), with_kwargs=True).remove)
+        except BaseException:
+            self._hooks.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the hooks."""
+        self._hooks.close()
+
+    def start(self, count: int) -> None:
+        """Prepare for a forward pass over `count` inputs."""
+        self._count, self._calls = count, {name: [] for name in self._candidates}
+        self._reasons.clear()
+
+    def finish(self, _inputs: Any, returned: Any) -> dict[str, Tensor]:
+        """Return features and logits of the pass; raise ValueError if they cannot be told."""
+        if self._reasons and not any(self._calls.values()):
+            raise ValueError(f"classifier: {self._reasons[-1]}")
+        for call in (call for some in self._calls.values() for call in some):
+            check_finite("features", call.features)
+        name, call = choose(
+            self._calls, outputs_of(returned, self._count), asked=self._asked, preferred=self._preferred
+        )
+        # From here on this one alone is watched.
+        self._candidates = {name: self._candidates[name]}
+        check_finite("logits", call.logits)
+        rows = {"features": copied("features", call.features), "logits": copied("logits", call.logits)}
+        if not self._checked:
+            check_linear(call, self._candidates[name])
+            self._checked = True
+        return rows
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return copies of W, and of b if there is one, by name; known after the first pass."""
+        (module,) = self._candidates.values()
+        bias = bias_of(module)
+        given = {"classifier": weight_of(module)} | ({} if bias is None else {"bias": bias})
+        return {name: copied(name, value) for name, value in given.items()}
+
+    def _on_call(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if name in self._candidates:
+                call = call_of(args, kwargs, output, self._count)
+                if isinstance(call, str):
+                    self._reasons.append(call)
+                else:
+                    self._calls[name].append(call)
+
+        return hook
+
+
+class ArrayHead:
+    """A classifier given as arrays, for features that are a layer's output or a function of the inputs.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+    features : str or callable
+        Name of the module whose output is h, or a function from the inputs of a batch to h (n, d).
+    classifier : (K, d) array or callable
+        W, or a function without arguments that returns it.
+    bias : (K,) array, optional
+        b.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        features: str | Callable[[Any], Tensor],
+        classifier: Float[Array, "K d"] | Callable[[], Tensor],
+        bias: Float[Array, "K"] | None = None,
+    ) -> None:
+        """Read W and b; raise ValueError for what is none."""
+        if isinstance(features, str):
+            modules = dict(model.named_modules(remove_duplicate=False))
+            check_choice("features", features, tuple(modules))
+            self._module = modules[features]
+        elif not callable(features):
+            raise ValueError(f"features: got {type(features).__name__}, expected the name of a module or a function")
+        self._features = features
+        with torch.no_grad():
+            w = floats("classifier", classifier() if callable(classifier) else classifier, 2)
+        b = None if bias is None else floats("bias", bias, 1)
+        if b is not None and len(b) != len(w):
+            raise ValueError(f"bias: got shape {tuple(b.shape)}, expected {(len(w),)}")
+        self._weights = {"classifier": w.clone()} | ({} if b is None else {"bias": b.clone()})
+        self._outputs: list[Any] = []
+        self._count = 0
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> "ArrayHead":
+        """Place the hook, if features are a module's output."""
+        if isinstance(self._features, str):
+            self._hooks.callback(
+                self._module.register_forward_hook(lambda _m, _i, output: self._outputs.append(output)).remove
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the hooks."""
+        self._hooks.close()
+
+    def start(self, count: int) -> None:
+        """Prepare for a forward pass over `count` inputs."""
+        self._count = count
+        self._outputs.clear()
+
+    def finish(self, inputs: Any, returned: Any) -> dict[str, Tensor]:
+        """Return features and logits of the pass; raise ValueError if the model returns other logits."""
+        if isinstance(self._features, str):
+            if len(self._outputs) != 1:
+                times = len(self._outputs)
+                raise ValueError(f"features: got a layer called {times} times, expected one called once per batch")
+            h = self._outputs[0]
+        else:
+            h = self._features(inputs)
+        w, b = self._weights["classifier"], self._weights.get("bias")
+        if not isinstance(h, Tensor) or h.ndim < 2 or len(h) != self._count or h[0].numel() != w.shape[1]:
+            shape = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
+            raise ValueError(
+                f"features: got {shape}, expected {(self._count, w.shape[1])} as the classifier has columns"
+            )
+        h = h.detach().flatten(1)
+        rows = copied("features", h)
+        check_finite("features", rows)
+        z = rows.to(w.dtype) @ w.T + (0 if b is None else b)
+        alike = [x.cpu() for x in outputs_of(returned, self._count) if x.shape == z.shape]
+        # Computed again from parts that may have been rounded to half precision on the way.
+        narrow = z.to(h.dtype)
+        if alike and not any(agrees(narrow, x) for x in alike):
+            error = min(difference(z, x) for x in alike)
+            raise ValueError(
+                f"features, classifier: got W h + b that differs from what the model returns by {error:.2g} of its "
+                "size, expected its logits: is a scale, a normalisation or a bias missing?"
+            )
+        return {"features": rows, "logits": z.to(rows.dtype)}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return W, and b if there is one, by name."""
+        return self._weights
+
+
+def copied(name: str, value: Tensor) -> Tensor:
+    """Return a copy on the CPU in the dtype in which it is stored."""
+    return value.detach().to("cpu", stored_dtype(name, value.dtype), copy=True)
