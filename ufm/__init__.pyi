@@ -24,7 +24,6 @@ from .labels.targets import (
 from .networks.activations import (
     Activations as Activations,
     MixedBatch as MixedBatch,
-    load as load,
 )
 from .networks.calibration import (
     CalibrationReport as CalibrationReport,
@@ -53,6 +52,9 @@ from .networks.departure import (
     Departure as Departure,
     WidthSplit as WidthSplit,
     measure_departure as measure_departure,
+)
+from .networks.files import (
+    load as load,
 )
 from .networks.layers import (
     LayerPattern as LayerPattern,

@@ -48,7 +48,7 @@ def test_activations_are_compared_on_the_spot(tmp_path: Path):
     assert run.name == "mine.safetensors"
     assert {layer.name for layer in run.layers} == {"flat", "bent", "features"}
     assert run.comparison.beta == pytest.approx(100, rel=1e-3)
-    assert read_run(tmp_path / "mine.safetensors", alpha=None).training.mixed is False
+    assert read_run(tmp_path / "mine.safetensors", law=ufm.Unmixed(3)).training.mixed is False
 
 
 def test_a_demo_is_read_with_its_exact_claims():

@@ -1,10 +1,10 @@
 """The options that describe an unconstrained features model."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from ufm.labels.laws import LabelSmoothing, Mixup, Unmixed
+    from ufm.labels.laws import LabelSmoothing, Law, Mixup, Unmixed
 
 
 @dataclass(frozen=True)
@@ -33,3 +33,27 @@ class Model:
         K = self.num_classes
         law = Unmixed(K, priors) if self.alpha is None else Mixup(K, self.alpha, self.ways, priors=priors)
         return LabelSmoothing(law, self.smoothing) if self.smoothing else law
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """The options that describe the labels of recorded activations."""
+
+    alpha: float | Literal["auto"] | None = "auto"
+    """of the mixup that the networks were trained with, > 0; None for no mixup; auto for the law of the recorded
+    labels"""
+    ways: int = 2
+    """how many labels are mixed, >= 2; with alpha"""
+    smoothing: float = 0.0
+    """label smoothing on top, in [0, 1); with alpha"""
+
+    def law_of(self, num_classes: int) -> "Law | None":
+        """Return the law that the options give, or None for that of the recorded labels."""
+        if self.alpha == "auto":
+            if self.ways != 2 or self.smoothing:
+                name, value = ("ways", self.ways) if self.ways != 2 else ("smoothing", self.smoothing)
+                raise ValueError(
+                    f"{name}: got {value} without alpha, expected both, or none for the recorded labels' own"
+                )
+            return None
+        return Model(num_classes=num_classes, alpha=self.alpha, ways=self.ways, smoothing=self.smoothing).law()

@@ -3,14 +3,19 @@
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
+from ufm.commands.model import Labels
 from ufm.commands.output import print_json
 
+if TYPE_CHECKING:
+    from ufm.runs.record import RunRecord
 
-@dataclass(frozen=True)
-class Report:
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Labels):
     """One HTML page on trained networks: the paper's claims with evidence and verdict, pictures, configuration."""
 
     runs: tyro.conf.Positional[tuple[str, ...]]
@@ -18,8 +23,6 @@ class Report:
     and now"""
     out: str = "report.html"
     """file to write"""
-    alpha: float | None = 1.0
-    """of the mixup that the network of recorded activations was trained with, > 0; None for no mixup"""
     weight_decay: float | None = None
     """lambda_W of its classifier, > 0; needed for the fit-free beta"""
     loss: str = "cross_entropy"
@@ -35,10 +38,10 @@ class Report:
             raise ValueError("runs: got none, expected at least one folder or file")
         if Path(self.out).is_dir():
             raise ValueError(f"out: got {self.out!r}, which is a folder, expected a file")
-        from ufm.reports import read_run, report
+        from ufm.reports import report
 
-        options = {"alpha": self.alpha, "weight_decay": self.weight_decay, "loss": self.loss}
-        made = report([read_run(path, **options) for path in self.runs], self._command(), classes=self.classes)
+        runs = [self._read(path) for path in self.runs]
+        made = report(runs, self._command(), classes=self.classes)
         path = made.write(self.out)
         if self.json:
             print_json(
@@ -59,6 +62,15 @@ class Report:
             print(made.summary())
             print(path)
         return 1 if made.failed else 0
+
+    def _read(self, path: str) -> "RunRecord":
+        from ufm.networks.files import load
+        from ufm.reports import read_run
+
+        # The number of classes is the file's.
+        given = self.alpha != "auto" and Path(path).is_file()
+        law = self.law_of(len(load(path).classifier) if given else 2)
+        return read_run(path, law=law if given else None, weight_decay=self.weight_decay, loss=self.loss)
 
     def _command(self) -> str:
         """Return the command line that makes this page, options as given."""

@@ -1,5 +1,6 @@
 """Weighted soft labels: written out, one row each, or reduced by class symmetry to their distinct values."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, check_labels, check_number, to_tensor
+from ufm._support.display import Displayed, Row
 from ufm._support.pairs import read_classes, read_lam, read_pairs
 
 
@@ -22,8 +24,8 @@ class _StoredTargets:
     lam: Float[Tensor, "N"] | None = None
 
 
-@dataclass(frozen=True, eq=False, init=False)
-class Targets(_StoredTargets):
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class Targets(Displayed, _StoredTargets):
     """Weighted soft labels, one row each.
 
     Arrays of any kind are accepted and stored as tensors.
@@ -73,6 +75,10 @@ class Targets(_StoredTargets):
         a, b = (_column(x, c, y) for x, c in (("class_a", class_a), ("class_b", class_b)))
         super().__init__(y, w, a, b, _column("lam", lam, y))
 
+    def _shown(self) -> Iterable[Row]:
+        yield "labels", self.labels
+        yield "weights", f"{self.weights.min():.3g} to {self.weights.max():.3g}"
+
     @property
     def num_classes(self) -> int:
         """The number of classes K."""
@@ -110,8 +116,8 @@ class _StoredPairTargets:
     smoothing: float = 0.0
 
 
-@dataclass(frozen=True, eq=False, init=False)
-class PairTargets(_StoredPairTargets):
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class PairTargets(Displayed, _StoredPairTargets):
     """Weighted labels lam e_a + (1 - lam) e_b, stored as classes and coefficients.
 
     They need memory for N instead of N K numbers. A solver that streams its targets writes out one block of labels at
@@ -167,6 +173,11 @@ class PairTargets(_StoredPairTargets):
     def __len__(self) -> int:
         """Return the number of targets N."""
         return len(self.lam)
+
+    def _shown(self) -> Iterable[Row]:
+        yield "labels", f"{len(self)} x {self.num_classes}", "as classes and coefficients"
+        yield "smoothing", self.smoothing
+        yield "weights", f"{self.weights.min():.3g} to {self.weights.max():.3g}"
 
     def block(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
         """Return labels and weights of some rows."""

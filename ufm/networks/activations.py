@@ -1,7 +1,7 @@
 """Recorded activations of a network as a data type, checked, saved and loaded without pickle; see `ufm.record`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_finite, to_tensor
+from ufm._support.display import Displayed, Row
 from ufm._support.pairs import ClassPairs, read_pairs
-from ufm._support.tensorfile import Rows, map_tensors, write_tensors
-from ufm.labels.decoding import DecodedLabels, decode_labels, read_labels
+from ufm._support.tensorfile import Rows, write_tensors
+from ufm.labels.decoding import DecodedLabels, decode_labels, read_labels, summarise_labels
 from ufm.labels.targets import pair_labels
 
-_FORMAT = "ufm-activations-1"
+FORMAT = "ufm-activations-1"
 PAIRS = ("class_a", "class_b", "lam")
-_ARRAYS = ("features", "logits", *PAIRS, "classifier")
-_LAYER = "layer:"
+ARRAYS = ("features", "logits", *PAIRS, "classifier")
+LAYER = "layer:"
 # Logits may differ from W h + b by this share of their size: half precision makes less, another layer more.
 _LOGITS_ERROR = 0.02
 # Rows are checked in blocks of this many numbers.
@@ -48,8 +49,8 @@ class MixedBatch:
     lam: Float[Tensor, "n"]
 
 
-@dataclass(frozen=True, eq=False)
-class Activations:
+@dataclass(frozen=True, eq=False, repr=False)
+class Activations(Displayed):
     """Features, logits and labels of a network on mixed inputs, one row per input, all on the CPU.
 
     Attributes
@@ -169,7 +170,7 @@ class Activations:
     def __post_init__(self) -> None:
         """Check every field."""
         given = [name for name in ("bias", "soft_labels", "classes") if getattr(self, name) is not None]
-        for name in (*_ARRAYS, *given):
+        for name in (*ARRAYS, *given):
             if not isinstance(getattr(self, name), Tensor):
                 kind = type(getattr(self, name)).__name__
                 raise ValueError(f"{name}: got {kind}, expected a tensor; Activations.of takes arrays of any kind")
@@ -189,6 +190,16 @@ class Activations:
                 raise ValueError(f"layers: got {name!r} of shape {tuple(value.shape)}, expected {N} rows")
         check_description(self.description)
         self._check_logits()
+
+    def _shown(self) -> Iterable[Row]:
+        yield "features", self.features
+        yield "logits", self.logits
+        yield "classifier", self.classifier, "without bias" if self.bias is None else "with bias"
+        yield "labels", summarise_labels(self.decoded).words() if len(self.lam) else "none"
+        for name, value in self.layers.items():
+            yield f"layer {name}", value
+        for name, value in self.description.items():
+            yield name, value
 
     def _check_logits(self) -> None:
         """Raise ValueError for logits that are not W h + b up to a number added to each row."""
@@ -241,70 +252,21 @@ class Activations:
         path : str or Path
             Path of the file.
         """
-        arrays = {name: getattr(self, name) for name in (*_ARRAYS, "soft_labels")}
+        arrays = {name: getattr(self, name) for name in (*ARRAYS, "soft_labels")}
         # Classes that are not whole numbers are written as they are, so that loading refuses them.
         arrays |= {x: arrays[x].long() for x in ("class_a", "class_b") if not arrays[x].is_floating_point()}
-        write_activations(path, arrays | {"bias": self.bias}, self.layers, self.description)
+        write_tensors(path, *file_content(arrays | {"bias": self.bias}, self.layers, self.description))
 
 
-def write_activations(
-    path: str | Path,
+def file_content(
     arrays: Mapping[str, Tensor | Rows | None],
     layers: Mapping[str, Tensor | Rows],
     description: dict[str, str],
-) -> None:
-    """Write activations, which need not be in memory, to one safetensors file, atomically.
-
-    Parameters
-    ----------
-    path : str or Path
-        Path of the file.
-    arrays : mapping of tensors, Rows or None
-        The fields of `Activations` by name; None is left out.
-    layers : mapping of tensors or Rows
-        Outputs of further layers by name.
-    description : dict of str
-        Text by key.
-    """
+) -> tuple[dict[str, Tensor | Rows], dict[str, str]]:
+    """Return what a file of activations holds: arrays by name, without those that are None, and its metadata."""
     given = {name: value for name, value in arrays.items() if value is not None}
-    given |= {_LAYER + name: value for name, value in layers.items()}
-    write_tensors(path, given, {"format": _FORMAT, "description": json.dumps(description)})
-
-
-def load(path: str | Path) -> Activations:
-    """Return the activations saved at `path`, memory-mapped.
-
-    Outputs of layers are read from disk when they are used. Features and logits are read once on loading, to check
-    them, but need not fit in memory.
-
-    Parameters
-    ----------
-    path : str or Path
-        A file written by `record` or `Activations.save`.
-
-    Returns
-    -------
-    Activations
-        The saved activations.
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, damaged or of another kind.
-    """
-    arrays, metadata = map_tensors(path)
-    soft = arrays.get("soft_labels")
-    required = [name for name in _ARRAYS if soft is None or name not in PAIRS]
-    if metadata.get("format") != _FORMAT or any(name not in arrays for name in required):
-        raise ValueError(f"file: got {str(path)!r}, a safetensors file of another kind; expected format {_FORMAT}")
-    layers = {name.removeprefix(_LAYER): value for name, value in arrays.items() if name.startswith(_LAYER)}
-    fields: dict[str, Any] = {name: arrays[name] for name in required}
-    fields |= {"bias": arrays.get("bias"), "layers": layers}
-    try:
-        fields |= {} if soft is None else columns_of(soft, len(arrays["classifier"]))
-        return Activations(**fields, description=json.loads(metadata.get("description", "{}")))
-    except ValueError as error:
-        raise ValueError(f"file: got {str(path)!r}, whose content does not fit together ({error})") from error
+    given |= {LAYER + name: value for name, value in layers.items()}
+    return given, {"format": FORMAT, "description": json.dumps(description)}
 
 
 def columns_of(labels: Array, num_classes: int) -> dict[str, Any]:

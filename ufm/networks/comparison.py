@@ -1,7 +1,7 @@
 """Theory, solver and network on the same targets: how well predictions explain a network's logits and features."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, check_number
+from ufm._support.display import Displayed, Row
 from ufm._support.pairs import ClassPairs, cell_means, halves, r_squared
 from ufm.labels.decoding import LabelSummary, RecordedLaw, summarise_labels
 from ufm.labels.laws import Law
@@ -77,8 +78,8 @@ class Score:
     length_mixed: float
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Displayed):
     """A network's activations compared with the theory; see `compare`.
 
     Attributes
@@ -162,6 +163,37 @@ class Comparison:
     def score(self, name: str) -> Score:
         """Return the score of the prediction called `name`, or raise KeyError."""
         return {score.name: score for score in self.scores}[name]
+
+    def _shown(self) -> Iterable[Row]:
+        if self.labels is not None:
+            yield "labels", self.labels.words()
+        for score in self.scores:
+            fit = "nothing fitted" if score.parameters == 0 else "one number fitted"
+            yield f"R\N{SUPERSCRIPT TWO}, {score.name}", score.r2, f"of the logits, {self.samples} samples; {fit}"
+        yield "beta", self.beta, "fitted" + (", at the end of the range that was searched" if self.beta_at_edge else "")
+        if self.beta_fit_free is not None:
+            yield "beta, fit-free", self.beta_fit_free, "from the classifier and its weight decay"
+        yield "classifier to the nearest ETF", self.etf_error, "relative distance"
+        if self.collapse is not None:
+            for name in ("nc1", "nc2", "nc3"):
+                yield name.upper(), getattr(self.collapse, name), "same-class features; 0 where collapsed"
+        if self.departure is not None:
+            yield (
+                "excess loss",
+                self.departure.excess,
+                f"nats; the penalties explain {self.departure.excess_theory:.3g}",
+            )
+            ratios = ", ".join(f"{ratio:.2f}" for ratio in self.departure.width_ratio)
+            yield "width over the closed form's", ratios, "heavier class .5-.6 ... .9-1"
+        if self.certificate is not None:
+            yield "gap to the global minimum", self.certificate.relative_gap, "proved, relative"
+        yield "more in", "table(), to_frame(), curves, departure, certificate, stationarity"
+
+    def to_frame(self) -> Any:
+        """Return `table` as a pandas DataFrame, indexed by prediction; pandas has to be installed."""
+        import pandas  # pyright: ignore[reportMissingImports]
+
+        return pandas.DataFrame(self.table()).set_index("name")
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row per prediction with its score, the channel near three values of lambda, and the boundary.

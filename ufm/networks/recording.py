@@ -15,16 +15,16 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from ufm._support.arrays import Array, check_choice, check_integer
-from ufm._support.tensorfile import Rows, stored_dtype
+from ufm._support.tensorfile import Rows, stored_dtype, write_tensors
 from ufm._support.version import VERSION
 from ufm.networks.activations import (
     Activations,
     check_description,
     columns_of,
-    load,
-    write_activations,
+    file_content,
 )
 from ufm.networks.batches import check_labels_of, read_batch
+from ufm.networks.files import load
 from ufm.networks.heads import ArrayHead, ModuleHead, copied
 from ufm.networks.undisturbed import undisturbed
 
@@ -171,7 +171,7 @@ def record(
                 arrays |= columns_of(arrays.pop("soft_labels"), len(weights["classifier"]))
             recorded = {name: rows.tensor() for name, rows in outputs.items()}
             return Activations(**{**arrays, **weights}, layers=recorded, description=description)
-        write_activations(out, columns | weights, outputs, description)
+        write_tensors(out, *file_content(columns | weights, outputs, description))
     return load(out)
 
 

@@ -15,6 +15,9 @@ from ufm.runs.exact_claims import LIVE, exact_claims
 from ufm.runs.network_claims import network_claims
 from ufm.runs.record import RunRecord, mode_words
 
+# The excess loss below which networks follow the closed form with nothing fitted: experiments/results/regime.
+REGIME_EXCESS = 0.005
+
 
 @dataclass(frozen=True, eq=False)
 class Section:
@@ -45,8 +48,21 @@ class Section:
         return (
             f"{run.name} ({run.training.description}{test}): {verdicts(self.claims)}. With one fitted number the "
             f"closed form explains {_percent(closed)} of the variance of the logits on mixed inputs, a straight line "
-            f"in the label {_percent(line)}."
-        )
+            f"in the label {_percent(line)}. {self.place}"
+        ).rstrip()
+
+    @property
+    def place(self) -> str:
+        """Where the network is on the way to the theory's regime, and by which law it departs from it, in words."""
+        found = self.run.comparison
+        if found.departure is None or self.run.training.predicted_by != "closed form" or not self.run.training.mixed:
+            return ""
+        where = "has fitted" if found.departure.excess < REGIME_EXCESS else "has not fitted"
+        text = f"It {where} its labels (limit {REGIME_EXCESS:g} nats): {found.departure.words()}."
+        if found.certificate is None:
+            return text
+        gap = _percent(found.certificate.relative_gap)
+        return f"{text} It is proved to be within {gap} of the global minimum of its objective."
 
 
 @dataclass(frozen=True, eq=False)

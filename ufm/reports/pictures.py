@@ -63,7 +63,7 @@ class Picture:
 
 def draw(run: RunRecord, classes: tuple[int, int, int] = CLASSES) -> list[Picture]:
     """Return every picture for which the run has the numbers; one that cannot be drawn says why."""
-    made = [picture(run) for picture in (_channel, _confidence)]
+    made = [picture(run) for picture in (_channel, _confidence) if run.comparison.curves]
     if run.samples is not None or run.planar:
         made.insert(0, _planar(run, classes))
     if run.samples is not None and _has_every_class(run.samples) and len(run.samples.classifier) <= _PAIR_CLASSES:
@@ -76,7 +76,8 @@ def draw(run: RunRecord, classes: tuple[int, int, int] = CLASSES) -> list[Pictur
 
 
 def _has_every_class(some: Activations) -> bool:
-    return len(torch.cat([some.class_a, some.class_b]).unique()) == len(some.classifier)
+    pairs = bool(some.in_pair.all())
+    return pairs and len(torch.cat([some.class_a, some.class_b]).unique()) == len(some.classifier)
 
 
 def _picture(name: str, make: Callable[[], Figure], alt: str, caption: str) -> Picture:
@@ -118,7 +119,7 @@ def planar_panels(some: Activations, comparison: Comparison, classes: tuple[int,
 def of_classes(some: Activations, classes: tuple[int, int, int]) -> torch.Tensor:
     """Return the rows of the first samples of which both classes are among three."""
     three = torch.tensor(classes)
-    chosen = (torch.isin(some.class_a, three) & torch.isin(some.class_b, three)).nonzero()[:, 0]
+    chosen = (torch.isin(some.class_a, three) & torch.isin(some.class_b, three) & some.in_pair).nonzero()[:, 0]
     if not len(chosen):
         raise ValueError(f"classes: got {classes}, of which no sample is; expected three that were recorded")
     return chosen[:_PLANAR_SAMPLES]
@@ -178,6 +179,8 @@ def _lines(run: RunRecord) -> list[Line]:
     lam = np.linspace(0.002, 0.998, 499)
     first = torch.zeros(len(lam), dtype=torch.long)
     labels = pair_labels(first, first + 1, torch.from_numpy(lam), K).numpy()
+    smoothing = 0.0 if comparison.labels is None else comparison.labels.smoothing
+    labels = (1 - smoothing) * labels + smoothing / K
     lines = []
     if math.isfinite(comparison.beta):
         closed = np.asarray(prox_logsumexp(labels, comparison.beta).logits)

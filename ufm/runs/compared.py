@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ufm._support.arrays import check_choice, check_number
-from ufm.labels.laws import Law, Mixup, Unmixed
+from ufm._support.arrays import check_choice
+from ufm.labels.decoding import summarise_labels
+from ufm.labels.laws import CutMix, LabelSmoothing, Law, Mixup
 from ufm.losses import LOSSES
-from ufm.networks.activations import Activations, load
+from ufm.networks.activations import Activations
 from ufm.networks.comparison import compare
+from ufm.networks.files import load
 from ufm.networks.layers import layer_pattern
 from ufm.networks.measures import measures_of
 from ufm.runs.record import RECORD, Layer, RunRecord, Training, read_record
@@ -22,7 +24,7 @@ _RESAMPLES = 200
 def compared_run(
     name: str,
     activations: Mapping[str, Activations],
-    law: Law,
+    law: Law | None,
     training: Training,
     *,
     interpolation: Mapping[str, float] | None = None,
@@ -36,8 +38,8 @@ def compared_run(
         Of the run.
     activations : dict
         What was recorded, by mode; at least one. Layers are taken from the first.
-    law : Law
-        Of the training labels.
+    law : Law or None
+        Of the training labels; None for that of the recorded labels.
     training : Training
         How the network was trained.
     interpolation : dict, optional
@@ -53,7 +55,9 @@ def compared_run(
     first = next(iter(activations.values()))
     names = interpolation
     if names is None:
-        names = dict.fromkeys((*first.layers, "features") if first.layers else ())
+        # A layer is compared with the channel of samples of two classes.
+        mixed = len(first.classifier) > 2 and bool((first.decoded.classes == 2).any())
+        names = dict.fromkeys((*first.layers, "features") if first.layers and mixed else ())
     return RunRecord(
         name=name,
         num_classes=len(first.classifier),
@@ -72,7 +76,7 @@ def compared_run(
 def read_run(
     path: str | os.PathLike,
     *,
-    alpha: float | None = 1.0,
+    law: Law | None = None,
     weight_decay: float | None = None,
     loss: str = "cross_entropy",
 ) -> RunRecord:
@@ -82,8 +86,9 @@ def read_run(
     ----------
     path : path
         A folder is read as it is; activations are compared here and now.
-    alpha : float or None
-        Of the mixup that the network behind recorded activations was trained with, > 0; None for no mixing.
+    law : Law, optional
+        Of the labels that the network behind recorded activations was trained with; by default that of the recorded
+        labels.
     weight_decay : float, optional
         lambda_W of its classifier, > 0, for the fit-free beta.
     loss : str
@@ -94,13 +99,10 @@ def read_run(
     ValueError
         If something is missing, damaged, or does not fit together; the message names the file or the argument.
     """
-    if alpha is not None:
-        check_number("alpha", alpha, above=0)
     check_choice("loss", loss, tuple(LOSSES))
     place = Path(path)
     if place.is_file():
-        training = Training("none" if alpha is None else "mixup", alpha, loss, classifier_decay=weight_decay)
-        return _recorded(place, str(path), training)
+        return _recorded(place, str(path), law, weight_decay, loss)
     if (place / RECORD).is_file():
         record = read_record(place, str(path))
         if not record.comparisons:
@@ -112,16 +114,30 @@ def read_run(
     raise ValueError(f"runs: got {str(path)!r}, expected {_EXPECTED}{hint}")
 
 
-def _recorded(file: Path, source: str, training: Training) -> RunRecord:
+def _recorded(file: Path, source: str, law: Law | None, weight_decay: float | None, loss: str) -> RunRecord:
     activations = load(file)
-    K, said = len(activations.classifier), activations.description
-    law = Unmixed(K) if training.alpha is None else Mixup(K, training.alpha)
+    said = activations.description
     return compared_run(
         f"{said['run']}, {file.name}" if "run" in said else file.name,
         {said.get("mode", "recorded"): activations},
         law,
-        training,
+        replace(_training(law, activations), classifier_decay=weight_decay, loss=loss),
         recorded=activations,
         source=source,
-        configuration={"recording": said},
+        configuration={"recording": said} if said else {},
     )
+
+
+def _training(law: Law | None, activations: Activations) -> Training:
+    """Return what is known of the labels: from the law if one is given, otherwise as the recorded labels say."""
+    if law is None:
+        found = summarise_labels(activations.decoded)
+        if found.one == 1:
+            return Training("none", None, smoothing=found.smoothing)
+        ways = int(activations.decoded.classes.max())
+        return Training("mixup", found.alpha, ways=max(ways, 2), smoothing=found.smoothing)
+    smoothing = law.smoothing if isinstance(law, LabelSmoothing) else 0.0
+    base = law.law if isinstance(law, LabelSmoothing) else law
+    if not isinstance(base, Mixup):
+        return Training("none", None, smoothing=smoothing)
+    return Training("cutmix" if isinstance(base, CutMix) else "mixup", base.alpha, ways=base.ways, smoothing=smoothing)

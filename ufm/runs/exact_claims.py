@@ -3,10 +3,10 @@
 import math
 from functools import cache
 
-from ufm.labels.laws import CutMix, Law, Mixup, Unmixed
+from ufm.labels.laws import CutMix, LabelSmoothing, Law, Mixup, Unmixed
 from ufm.networks.comparison import Comparison
 from ufm.runs.claims import Claim, ClaimKind
-from ufm.runs.record import RunRecord
+from ufm.runs.record import RunRecord, Training
 from ufm.runs.verification import verify
 
 # The solves that a report makes itself are small enough to take about a second.
@@ -31,7 +31,7 @@ def exact_claims(run: RunRecord) -> list[Claim]:
     if run.checks is not None:
         return list(run.checks)
     training = run.training
-    law = small_law(training.mixing, training.alpha, run.num_classes)
+    law = small_law(training, run.num_classes)
     own = [solver_claim(run.name, mode, run.comparisons[mode]) for mode in run.modes]
     return [*verified(law, training.loss), *own]
 
@@ -66,13 +66,19 @@ def verified(law: Law, loss: str) -> tuple[Claim, ...]:
     return tuple(result.claims(evidence))
 
 
-def small_law(mixing: str, alpha: float | None, num_classes: int | None) -> Law:
+def small_law(training: Training, num_classes: int | None) -> Law:
     """Return the law of a run's labels with at most ten classes."""
-    K = min(num_classes or _MAX_CLASSES, _MAX_CLASSES)
-    if mixing == "none" or alpha is None:
-        return Unmixed(K)
-    return CutMix(K, alpha) if mixing == "cutmix" else Mixup(K, alpha)
+    K, alpha = min(num_classes or _MAX_CLASSES, _MAX_CLASSES), training.alpha
+    if training.mixing == "none" or alpha is None:
+        law = Unmixed(K)
+    else:
+        law = (CutMix if training.mixing == "cutmix" else Mixup)(K, alpha, training.ways)
+    return LabelSmoothing(law, training.smoothing) if training.smoothing else law
 
 
 def _words(law: Law) -> str:
-    return f"{type(law).__name__.lower()}, α = {law.alpha:g}" if isinstance(law, Mixup | CutMix) else "no mixing"
+    if isinstance(law, LabelSmoothing):
+        return f"{_words(law.law)}, smoothing {law.smoothing:g}"
+    if not isinstance(law, Mixup | CutMix):
+        return "no mixing"
+    return f"{type(law).__name__.lower()}, α = {law.alpha:.3g}" + (f", {law.ways} ways" if law.ways != 2 else "")

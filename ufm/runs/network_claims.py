@@ -4,6 +4,7 @@ What is expected depends on the training: under mixup with cross entropy the clo
 a straight line in the label, whose closed form that is; without mixing, the theory says nothing of mixed inputs.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -117,6 +118,7 @@ def _same_class(run: RunRecord, mode: str) -> Iterator[Claim]:
         evidence=rests,
         detail="the threshold is a tenth of the squared length",
         mode=mode,
+        reason=None if math.isfinite(score.angle_same) else "no samples of one class",
     )
 
 
@@ -127,6 +129,7 @@ def _different_class(run: RunRecord, mode: str) -> Iterator[Claim]:
     score, line = comparison.score(theory), comparison.score("straight line")
     bent = comparison.score("closed form")
     what = "the closed form (the channel)" if theory == "closed form" else "the squared error's closed form (a line)"
+    lacking = "no samples of two classes" if math.isnan(score.r2_binned) else None
     fit = f"β = {comparison.beta:.3g}" + (", at the end of the range searched" if comparison.beta_at_edge else "")
     yield _claim(
         ClaimKind.CLOSED_FORM_R2,
@@ -137,7 +140,7 @@ def _different_class(run: RunRecord, mode: str) -> Iterator[Claim]:
         evidence=rests,
         detail=f"per sample {score.r2_mixed:.3f}; {fit if theory == 'closed form' else f'γ = {comparison.slope:.3g}'}",
         mode=mode,
-        reason=unmixed,
+        reason=unmixed or lacking,
     )
     yield from _rival(run, mode, rests)
     yield _claim(
@@ -149,7 +152,7 @@ def _different_class(run: RunRecord, mode: str) -> Iterator[Claim]:
         evidence=rests,
         detail=f"closed form {bent.angle_mixed:.1f}°, straight line {line.angle_mixed:.1f}°",
         mode=mode,
-        reason=unmixed,
+        reason=unmixed or (None if math.isfinite(score.angle_mixed) else "no samples of several classes"),
     )
     for kind, quantity, statement, limit in (
         (
@@ -220,6 +223,7 @@ def _rival(run: RunRecord, mode: str, rests: str) -> Iterator[Claim]:
             evidence=rests,
             detail=f"closed form {curved:.3f}, straight line {straight:.3f}",
             mode=mode,
+            reason="no samples of several classes" if math.isnan(curved) else None,
         )
 
 
@@ -249,6 +253,8 @@ def _fit_free(run: RunRecord, mode: str, rests: str, unmixed: str | None) -> Cla
 def _curve_error(run: RunRecord, mode: str, quantity: str, relative: bool) -> float | None:
     """Return mean |theory - network|, over mean |network| if relative, over the bins of lambda in the middle."""
     curves = run.comparisons[mode].curves
+    if not curves:
+        return None
     network, theory = curves["network"], curves[run.training.predicted_by]
     inside = (network.lam > _LAMBDA_RANGE[0]) & (network.lam < _LAMBDA_RANGE[1]) & (network.count > 0)
     if not inside.any():

@@ -23,9 +23,10 @@ from ufm._support.files import atomic_path, to_json
 from ufm._support.structuring import strict_converter, structure
 from ufm._support.tensorfile import map_tensors
 from ufm.losses import get_loss
-from ufm.networks.activations import Activations, load
+from ufm.networks.activations import Activations
 from ufm.networks.calibration import CalibrationReport, ConfidenceCurve
 from ufm.networks.comparison import Comparison
+from ufm.networks.files import load
 from ufm.networks.layers import LayerPattern
 from ufm.runs.claims import Claim
 from ufm.solvers.certificate import Certificate
@@ -49,6 +50,10 @@ class Training:
         "mixup", "cutmix", "manifold" or "none".
     alpha : float or None
         Of Beta(alpha, alpha); None without mixing.
+    ways : int
+        How many labels are mixed.
+    smoothing : float
+        Label smoothing.
     loss : str
         Name of the loss.
     fixed_etf : bool
@@ -70,6 +75,8 @@ class Training:
     architecture: str = ""
     epochs: int | None = None
     seed: int | None = None
+    ways: int = 2
+    smoothing: float = 0.0
 
     @property
     def mixed(self) -> bool:

@@ -1,7 +1,7 @@
 """How far any (W, H, b) can be from the global optimum: stationarity residuals, duality gap, error bounds."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ufm._support.arrays import Array, to_tensor
+from ufm._support.display import Displayed, Row
 from ufm.solvers.problem import UFM, Evaluation
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(Displayed):
     """What is proved about a point of a `UFM`.
 
     Attributes
@@ -50,6 +51,16 @@ class Certificate:
     bias_residual: float | None
     feature_error: float | None
     balancedness: float | None
+
+    def _shown(self) -> Iterable[Row]:
+        yield "objective", self.objective
+        yield "lower bound", self.lower_bound, "no point has a smaller objective"
+        yield "relative gap", self.relative_gap
+        yield "gradient norm", self.gradient_norm, f"relative {self.relative_gradient:.3g}"
+        if self.feature_error is not None:
+            yield "features", self.feature_error, "bound on their distance from the optimal ones"
+        if self.balancedness is not None:
+            yield "balancedness", self.balancedness, "0 at every stationary point"
 
     @property
     def relative_gap(self) -> float:

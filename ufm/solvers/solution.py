@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ufm._support.arrays import Array
+from ufm._support.display import Displayed, Row
 from ufm._support.files import atomic_path, to_json
 from ufm.solvers.certificate import Certificate
 from ufm.solvers.problem import UFM
@@ -88,8 +90,8 @@ class History:
         return History(**{**joined, "lam": one.lam})
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, repr=False)
+class Solution(Displayed):
     """The result of a solve.
 
     Where the solve did not converge, the point is the one of the lowest objective (up to rounding, of the smallest
@@ -138,6 +140,16 @@ class Solution:
     history: History
     problem: UFM
     method: str
+
+    def _shown(self) -> Iterable[Row]:
+        yield "converged", self.converged, str(self.message)
+        yield "objective", self.objective
+        yield "relative gap", self.certificate.relative_gap, "proved" if self.certificate.gap < math.inf else "no proof"
+        yield "gradient norm", self.gradient_norm
+        yield "method", self.method, f"{self.iterations} iterations, {self.seconds:.3g} s"
+        yield "classifier", self.classifier
+        if self.stored_features is not None:
+            yield "features", self.stored_features
 
     @property
     def features(self) -> Float[Tensor, "N d"]:

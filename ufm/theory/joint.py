@@ -11,6 +11,7 @@ A feature penalty lambda' of the other convention, (1/N) sum loss + (lambda'/2) 
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from scipy import optimize
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, check_number, in_kind, to_tensor
+from ufm._support.display import Displayed, Row, shown
 from ufm.labels.laws import Law
 from ufm.labels.targets import Orbits
 from ufm.losses import Loss, get_loss
@@ -33,8 +35,8 @@ _LEVELS = range(4, 10)
 _QUADRATURE_TOLERANCE = 1e-12
 
 
-@dataclass(frozen=True)
-class JointOptimum:
+@dataclass(frozen=True, repr=False)
+class JointOptimum(Displayed):
     r"""The global optimum over classifier and features for a symmetric law and any d >= K-1: a simplex ETF.
 
     `beta`, `multiplier` and `objective` are tensors, and differentiable, if a penalty was given as a tensor.
@@ -74,6 +76,17 @@ class JointOptimum:
     threshold: float
     collapsed: bool
     quadrature_error: float
+
+    def _shown(self) -> Iterable[Row]:
+        yield (
+            "classes",
+            self.num_classes,
+            f"{self.loss}, lambda_W {shown(self.weight_decay)}, lambda_H " + shown(self.feature_decay),
+        )
+        yield "collapsed to zero", self.collapsed, f"from lambda_W lambda_H = {self.threshold:.4g} on"
+        yield "beta", self.beta
+        yield "multiplier", self.multiplier, "root mean squared row norm of the classifier"
+        yield "objective", self.objective, f"quadrature error {self.quadrature_error:.1g}"
 
     def classifier(self, dim: int | None = None, *, generator: torch.Generator | None = None) -> Float[Tensor, "K d"]:
         """Return one optimal classifier, a simplex ETF.
