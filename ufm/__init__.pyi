@@ -72,6 +72,10 @@ from .networks.stationarity import (
     Stationarity as Stationarity,
     measure_stationarity as measure_stationarity,
 )
+from .networks.streaming import (
+    CollapseMetric as CollapseMetric,
+    StreamedMeasures as StreamedMeasures,
+)
 from .prox import (
     Prox as Prox,
     compile_kernels as compile_kernels,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from ufm._support.arrays import Array, to_tensor
 from ufm.theory.etf import nearest_etf
@@ -94,15 +95,27 @@ def neural_collapse(
         raise ValueError(f"classes: got no feature of class {int(sizes.argmin())}, expected some of each of {K}")
     means = (members.T @ h) / sizes.unsqueeze(-1)
     within = h - means[k.long()]
+    nc4 = (h @ w.T + b).argmax(1) != nearest_mean(h, means)
+    return collapse_of(means, within.T @ within / len(h), w, nc4.double().mean().item())
+
+
+def nearest_mean(features: Float[Tensor, "N d"], means: Float[Tensor, "K d"]) -> Int[Tensor, "N"]:
+    """Return the class of the nearest class mean; ties go to the lowest class."""
     centred = means - means.mean(0)
-    between = centred.T @ centred / K
-    nc1 = (torch.linalg.pinv(between, hermitian=True) @ (within.T @ within / len(h))).trace() / K
-    rows = w - w.mean(0)
-    nc3 = torch.linalg.matrix_norm(rows / torch.linalg.matrix_norm(rows) - centred / torch.linalg.matrix_norm(centred))
     # ||h - mu_k||^2 / 2 up to a term without k; centred, so that an offset common to all features costs no digits.
-    distances = centred.square().sum(1) / 2 - (h - means.mean(0)) @ centred.T
-    nc4 = ((h @ w.T + b).argmax(1) != distances.argmin(1)).double().mean()
-    return Collapse(nc1.item(), nearest_etf(centred).relative_error, nc3.item(), nc4.item())
+    return (centred.square().sum(1) / 2 - (features - means.mean(0)) @ centred.T).argmin(1)
+
+
+def collapse_of(
+    means: Float[Tensor, "K d"], within: Float[Tensor, "d d"], classifier: Float[Tensor, "K d"], nc4: float
+) -> Collapse:
+    """Return the measures from the class means and the covariance within the classes."""
+    centred = means - means.mean(0)
+    between = centred.T @ centred / len(means)
+    nc1 = (torch.linalg.pinv(between, hermitian=True) @ within).trace() / len(means)
+    rows = classifier - classifier.mean(0)
+    nc3 = torch.linalg.matrix_norm(rows / torch.linalg.matrix_norm(rows) - centred / torch.linalg.matrix_norm(centred))
+    return Collapse(nc1.item(), nearest_etf(centred).relative_error, nc3.item(), nc4)
 
 
 def multiplier_of(classifier: Float[Array, "K d"]) -> float:
