@@ -10,6 +10,7 @@ from torch import Tensor
 
 from experiments.data import ImageData
 from ufm._support.arrays import check_choice, check_integer, check_number
+from ufm.labels.targets import PairTargets
 from ufm.networks.activations import MixedBatch
 
 KINDS = ("mixup", "cutmix", "manifold", "none")
@@ -26,12 +27,15 @@ class Mixing:
     """lam ~ Beta(alpha, alpha), > 0"""
     lam_per: str = "sample"
     """one lam per sample or per batch"""
+    smoothing: float = 0.0
+    """label smoothing on top, in [0, 1)"""
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown kind or granularity, or alpha <= 0."""
         check_choice("kind", self.kind, KINDS)
         check_choice("lam_per", self.lam_per, _GRANULARITIES)
         check_number("alpha", self.alpha, above=0)
+        check_number("smoothing", self.smoothing, minimum=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -146,8 +150,10 @@ def mixed_batches(
     same_class: bool | None = None,
     show: str = "mixed",
     device: torch.device | str = "cpu",
-) -> Iterator[MixedBatch]:
+) -> Iterator[MixedBatch | tuple[Tensor, Tensor]]:
     """Yield batches of at least `samples` mixed images in all, for recording: the same for the same seed.
+
+    With label smoothing they are pairs of images and soft labels.
 
     split: train or test. same_class: only pairs of one class (True), of two (False), or as they come (None).
     show: the mixed images, or the first or second ones of the same pairs. With manifold mixup the images themselves are
@@ -176,7 +182,11 @@ def mixed_batches(
                 inputs = x if mixing.kind == "none" else mix_images(x, partner, pairs)
             else:
                 inputs = x if show == "first" else partner
-            yield MixedBatch(inputs, classes[first], classes[second], pairs.lam)
+            if mixing.smoothing:
+                columns = classes[first], classes[second], pairs.lam.double()
+                yield inputs, PairTargets(data.num_classes, *columns, smoothing=mixing.smoothing).labels
+            else:
+                yield MixedBatch(inputs, classes[first], classes[second], pairs.lam)
             given += len(first)
             if given >= samples:
                 return

@@ -35,7 +35,7 @@ def point_figures(
     Returns
     -------
     dict
-        architecture, width, dim, depth, steps, batch_size, seed, mixing, loss, fixed_etf, alpha, num_classes,
+        architecture, width, dim, depth, steps, batch_size, seed, mixing, loss, fixed_etf, alpha, smoothing, num_classes,
         learning_rate, weight_decay: how it was trained. decay_times: sum over the steps of rate times decay.
 
         excess_loss: E[CE - H(y)] = E KL(y || p). excess_same: the same over same-class samples. excess_theory: the
@@ -113,6 +113,7 @@ def _configuration(config: TrainConfig, activations: ufm.Activations) -> dict[st
         "loss": config.loss,
         "fixed_etf": config.network.etf_multiplier is not None,
         "alpha": config.mixing.alpha,
+        "smoothing": config.mixing.smoothing,
         "num_classes": activations.logits.shape[1],
         "learning_rate": optimiser.learning_rate,
         "weight_decay": optimiser.weight_decay,

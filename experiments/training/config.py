@@ -10,7 +10,7 @@ from experiments.mixing import Mixing
 from experiments.networks import NetworkConfig
 from ufm._support.arrays import check_choice, check_integer, check_number
 from ufm._support.structuring import strict_converter, structure
-from ufm.labels.laws import CutMix, Law, Mixup as MixupLaw, Unmixed
+from ufm.labels.laws import CutMix, LabelSmoothing, Law, Mixup as MixupLaw, Unmixed
 from ufm.losses import LOSSES, get_loss
 from ufm.runs.record import Training
 
@@ -128,6 +128,7 @@ class TrainConfig:
         return Training(
             mixing=self.mixing.kind,
             alpha=None if self.mixing.kind == "none" else self.mixing.alpha,
+            smoothing=self.mixing.smoothing,
             loss=self.loss,
             fixed_etf=self.network.etf_multiplier is not None,
             classifier_decay=self.classifier_decay,
@@ -145,14 +146,16 @@ class TrainConfig:
 
     def law(self, num_classes: int) -> Law:
         """Return the law of the training labels."""
-        if self.mixing.kind == "none":
-            return Unmixed(num_classes)
-        law = CutMix if self.mixing.kind == "cutmix" else MixupLaw
-        return law(num_classes, self.mixing.alpha)
+        kind, alpha, smoothing = self.mixing.kind, self.mixing.alpha, self.mixing.smoothing
+        if kind == "none":
+            law = Unmixed(num_classes)
+        else:
+            law = (CutMix if kind == "cutmix" else MixupLaw)(num_classes, alpha)
+        return LabelSmoothing(law, smoothing) if smoothing else law
 
     def evaluation_mixing(self) -> Mixing:
         """Return the mixing that the network is measured and recorded under: its own, and mixup for one without."""
-        return Mixing(alpha=1.0) if self.mixing.kind == "none" else self.mixing
+        return Mixing(alpha=1.0, smoothing=self.mixing.smoothing) if self.mixing.kind == "none" else self.mixing
 
 
 _CONVERTER = strict_converter()

@@ -115,17 +115,26 @@ def train(
     return TrainResult(network.eval(), history)
 
 
-def soft_loss(loss: str, logits: Float[Tensor, "n K"], a: Int[Tensor, "n"], b: Int[Tensor, "n"], lam: Tensor) -> Tensor:
-    """Return the mean loss (a scalar) of a network's own output, with the labels lam e_a + (1 - lam) e_b."""
+def soft_loss(
+    loss: str,
+    logits: Float[Tensor, "n K"],
+    a: Int[Tensor, "n"],
+    b: Int[Tensor, "n"],
+    lam: Tensor,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Return the mean loss (a scalar) of a network's own output, with the labels lam e_a + (1 - lam) e_b, smoothed."""
     if loss == CrossEntropy.name:
         # Two entries of each row are enough.
         log_p = torch.log_softmax(logits, 1)
         of_a, of_b = (log_p.gather(1, k[:, None])[:, 0] for k in (a, b))
-        return -(lam * of_a + (1 - lam) * of_b).mean()
+        mixed = -(lam * of_a + (1 - lam) * of_b).mean()
+        return (1 - smoothing) * mixed - smoothing * log_p.mean() if smoothing else mixed
     rows = torch.arange(len(lam), device=lam.device)
     labels = torch.zeros_like(logits)
     labels[rows, a] += lam
     labels[rows, b] += 1 - lam
+    labels = (1 - smoothing) * labels + smoothing / logits.shape[1]
     function = get_loss(loss)
     # A network has a bias of its own, in the place of the loss's.
     return function.value(logits - function.own_bias(logits.shape[1]), labels).mean()
@@ -222,7 +231,7 @@ class _Loop:
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext():
             logits = self.runner(*inputs) if len(inputs) == 1 else self.runner(*inputs, lam, pairs.stage)
-        return soft_loss(self.config.loss, logits.float(), a, b, lam)
+        return soft_loss(self.config.loss, logits.float(), a, b, lam, self.config.mixing.smoothing)
 
 
 def _optimiser(config: OptimiserConfig, network: Network) -> torch.optim.Optimizer:

@@ -1,7 +1,6 @@
 """What is measured of a network during training, in evaluation mode."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -80,7 +79,7 @@ def _theory(
 
 def _record(network: Network, config: TrainConfig, data: ImageData, same_class: bool | None) -> ufm.Activations:
     mixing = config.mixing if same_class else config.evaluation_mixing()
-    batches: Iterator[ufm.MixedBatch] = mixed_batches(
+    batches = mixed_batches(
         data, mixing, _PROBE, seed=config.seed, same_class=same_class, batch_size=512, device=network.device
     )
     return ufm.record(network, batches, classifier="head")

@@ -346,3 +346,16 @@ def test_configurations_that_do_not_fit_are_refused(change: dict[str, Any], name
     for value in (3, None, [1], "x"):
         with pytest.raises(ValueError, match="^config: got"):
             from_plain(value)
+
+
+def test_smoothed_labels_cost_what_torch_says():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(9, 4, generator=generator, dtype=torch.float64)
+    a, b = torch.randint(4, (2, 9), generator=generator)
+    lam = torch.rand(9, generator=generator, dtype=torch.float64)
+    of_a, of_b = (torch.nn.functional.cross_entropy(logits, k, label_smoothing=0.2, reduction="none") for k in (a, b))
+    expected = (lam * of_a + (1 - lam) * of_b).mean()
+    torch.testing.assert_close(soft_loss("cross_entropy", logits, a, b, lam, 0.2), expected)
+    labels = ufm.PairTargets(4, a, b, lam, smoothing=0.2).labels
+    by_hand = (logits - labels).square().sum(1).mean() / 2
+    torch.testing.assert_close(soft_loss("mean_squared_error", logits, a, b, lam, 0.2), by_hand)

@@ -36,7 +36,7 @@ def reference(h: torch.Tensor, y: torch.Tensor, W: torch.Tensor, b: torch.Tensor
     values |= {
         "accuracy": test.accuracy,
         "ece": test.ece,
-        "excess": ufm.measure_departure(some(h, y, W, b), 1.0).excess,
+        "excess": ufm.measure_departure(ufm.Activations.of(h, W, y, b), 1.0).excess,
     }
     return {**dataclasses.asdict(collapse), **{x: v for x, v in values.items() if v is not None}}
 
