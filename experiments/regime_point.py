@@ -35,8 +35,9 @@ def point_figures(
     Returns
     -------
     dict
-        architecture, width, dim, depth, steps, batch_size, seed, mixing, loss, fixed_etf, alpha, smoothing, num_classes,
-        learning_rate, weight_decay: how it was trained. decay_times: sum over the steps of rate times decay.
+        architecture, width, dim, depth, steps, batch_size, seed, mixing, loss, fixed_etf, alpha, smoothing,
+        num_classes, learning_rate, weight_decay: how it was trained. decay_times: sum over the steps of rate times
+        decay.
 
         excess_loss: E[CE - H(y)] = E KL(y || p). excess_same: the same over same-class samples. excess_theory: the
         same of the closed form at the beta that width_beta names, below which weight decay lets none come.

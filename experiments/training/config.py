@@ -147,10 +147,8 @@ class TrainConfig:
     def law(self, num_classes: int) -> Law:
         """Return the law of the training labels."""
         kind, alpha, smoothing = self.mixing.kind, self.mixing.alpha, self.mixing.smoothing
-        if kind == "none":
-            law = Unmixed(num_classes)
-        else:
-            law = (CutMix if kind == "cutmix" else MixupLaw)(num_classes, alpha)
+        mixed = CutMix if kind == "cutmix" else MixupLaw
+        law = Unmixed(num_classes) if kind == "none" else mixed(num_classes, alpha)
         return LabelSmoothing(law, smoothing) if smoothing else law
 
     def evaluation_mixing(self) -> Mixing:

@@ -25,6 +25,7 @@ from experiments.training.config import from_plain, to_plain
 from experiments.training.loop import learning_rate, soft_loss
 from experiments.training.monitoring import logits_of, measure
 from tests.helpers.training import SMALL, arrays, assert_same_end, metrics, small, trained
+from ufm.labels.targets import PairTargets
 from ufm.runs.record import read_record
 
 ROOT = Path(__file__).parents[2]
@@ -356,6 +357,6 @@ def test_smoothed_labels_cost_what_torch_says():
     of_a, of_b = (torch.nn.functional.cross_entropy(logits, k, label_smoothing=0.2, reduction="none") for k in (a, b))
     expected = (lam * of_a + (1 - lam) * of_b).mean()
     torch.testing.assert_close(soft_loss("cross_entropy", logits, a, b, lam, 0.2), expected)
-    labels = ufm.PairTargets(4, a, b, lam, smoothing=0.2).labels
+    labels = PairTargets(4, a, b, lam, smoothing=0.2).labels
     by_hand = (logits - labels).square().sum(1).mean() / 2
     torch.testing.assert_close(soft_loss("mean_squared_error", logits, a, b, lam, 0.2), by_hand)
