@@ -1,4 +1,4 @@
-"""The regime in which networks follow the theory: agreement against the excess loss, and what brings a network there."""
+"""The regime in which networks follow the theory: agreement against the excess loss, and what leads there."""
 
 import json
 from collections.abc import Callable
@@ -87,7 +87,10 @@ def _relative(point: Point) -> float:
     return point["excess_loss"] / point["excess_theory"] - 1
 
 
-_ACROSS = {_excess: "excess loss E KL(y‖p) (nats)", _relative: "excess loss over the closed form's own, less 1"}
+_ACROSS: dict[Callable[[Point], float], str] = {
+    _excess: "excess loss E KL(y‖p) (nats)",
+    _relative: "excess loss over the closed form's own, less 1",
+}
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,8 @@ def _phases(axis: Axes, points: list[Point]) -> PathCollection:
     values = [one["r2_fit_free"] for one in chosen]
     shown = axis.scatter(images, width, c=values, s=150, marker="s", cmap="viridis", vmin=0.7, vmax=1)
     for x, y, value in zip(images, width, values, strict=True):
-        axis.annotate(
-            f"{value:.2f}"[1:], (x, y), ha="center", va="center", fontsize=5, color="w" if value < 0.9 else "k"
-        )
+        colour = "w" if value < 0.9 else "k"
+        axis.annotate(f"{value:.2f}", (x, y), ha="center", va="center", fontsize=5, color=colour)
     axis.set(xlabel="training images per class", ylabel="width", xscale="log", yscale="log", xlim=(1.3, 330))
     axis.set_ylim(16, 1024)
     return shown
@@ -176,7 +178,7 @@ _PANELS: tuple[tuple[Callable[[Point], float], str, dict[str, Callable[[Point], 
     (
         _excess,
         "width over the theory's",
-        {"λ in .5-.9": _middle, "above .9": lambda point: point["width_ratio"][-1]},
+        {"λ in .5-.9": _middle, "above .9": _last},
         1.0,
     ),
     (_excess, "neural collapse", {"NC1": _of("nc1"), "NC3": _of("nc3")}, 0.0),
