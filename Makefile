@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: install demo test test-all lint figures docs derivations benchmarks networks regime pages coverage clean
+.PHONY: install demo test test-all test-integrations lint figures docs derivations benchmarks networks regime pages coverage clean
 
 install: $(STAMP)
 
@@ -29,6 +29,16 @@ test: lint
 
 test-all: lint
 	UFM_THOROUGH=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+
+# With trainers and loggers of other libraries, in an environment of their own.
+test-integrations: lint .venv-integrations/.installed
+	OMP_NUM_THREADS=1 .venv-integrations/bin/pytest tests/integrations
+
+.venv-integrations/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-integrations
+	.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  --config-settings editable_mode=compat -e '.[dev,integrations]'
+	touch $@
 
 # Draws every figure from committed results into figures/output, as PNG and PDF, with a page that shows them all.
 figures: install
@@ -76,7 +86,7 @@ coverage: install
 	$(BIN)/pytest -n 2 --cov=ufm --cov-branch --cov-report=term-missing
 
 clean:
-	rm -rf .venv build docs/_build *.egg-info
+	rm -rf .venv .venv-integrations build docs/_build *.egg-info
 
 # Copies a demo's numbers into the committed results.
 .PHONY: publish

@@ -82,6 +82,9 @@ from .prox import (
     prox_logsumexp as prox_logsumexp,
     wright_omega as wright_omega,
 )
+from .runs.monitor import (
+    Monitor as Monitor,
+)
 from .solvers import (
     LBFGS as LBFGS,
     Adam as Adam,

@@ -57,10 +57,12 @@ def _options(form: type) -> Iterator[Option]:
 
 
 def _helps(form: type) -> dict[str, tuple[str, str]]:
-    """Return annotation and help, the string below it, of each field."""
+    """Return annotation and help, the string below it, of each field, those of base classes too."""
     definition = ast.parse(textwrap.dedent(inspect.getsource(form))).body[0]
     assert isinstance(definition, ast.ClassDef)
     found = {}
+    for base in filter(dataclasses.is_dataclass, form.__bases__):
+        found |= _helps(base)
     for statement, following in zip(definition.body, [*definition.body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign):
             said = following.value if isinstance(following, ast.Expr) else None

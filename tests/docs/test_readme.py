@@ -35,7 +35,7 @@ def test_links_and_pictures_exist(page: str):
 
 def test_every_public_name_is_reachable_and_documented():
     assert sorted(ufm.__all__) == ufm.__all__
-    assert len(ufm.__all__) == 84
+    assert len(ufm.__all__) == 91
     assert set(dir(ufm)) >= set(ufm.__all__)
     for name in ufm.__all__:
         assert getattr(ufm, name).__doc__, name

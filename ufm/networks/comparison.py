@@ -183,8 +183,9 @@ class Comparison(Displayed):
                 self.departure.excess,
                 f"nats; the penalties explain {self.departure.excess_theory:.3g}",
             )
-            ratios = ", ".join(f"{ratio:.2f}" for ratio in self.departure.width_ratio)
-            yield "width over the closed form's", ratios, "heavier class .5-.6 ... .9-1"
+            ratios = [f"{ratio:.2f}" for ratio in self.departure.width_ratio]
+            if set(ratios) != {"nan"}:
+                yield "width over the closed form's", ", ".join(ratios), "heavier class .5-.6 ... .9-1"
         if self.certificate is not None:
             yield "gap to the global minimum", self.certificate.relative_gap, "proved, relative"
         yield "more in", "table(), to_frame(), curves, departure, certificate, stationarity"
@@ -237,13 +238,13 @@ def compare(
     Parameters
     ----------
     activations : Activations, optional
-        From `record` or `load`. Without it, arrays of any framework:
-    features, classifier, labels, bias : arrays, optional
-        The arguments of `Activations.of`: features (N, d), classifier (K, d), labels (N, K) or classes (N,), and a bias
-        (K,) if there is one.
+        From `record` or `load`. Without it, arrays of any framework.
     law : Law, optional
         Law of the training labels, for the fit-free beta. By default that of the recorded labels, made symmetric in the
         classes.
+    features, classifier, labels, bias : arrays, optional
+        The arguments of `Activations.of`: features (N, d), classifier (K, d), labels (N, K) or classes (N,), and a bias
+        (K,) if there is one.
     weight_decay : float, optional
         lambda_W of the classifier in the expectation convention, > 0. Without it there is no fit-free prediction.
     solver : bool

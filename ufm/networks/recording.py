@@ -96,7 +96,7 @@ def record(
     Notes
     -----
     The model is left as it was: parameters, buffers (BatchNorm's running statistics too), requires_grad, the training
-    flag of every submodule and hooks. So are the global random generators.
+    flag of every submodule and hooks. So are the global random generators, and a DataLoader's own.
 
     A model that returns its logits, alone, in a tuple, by the name "logits", or as (log-)probabilities, has its head
     told by them, in every batch. A convolution's positions are averaged.
@@ -137,7 +137,7 @@ def record(
 
         columns: dict[str, Rows] = {}
         outputs = {name: column(name) for name in layers}
-        with undisturbed(model), _uncompiled(), torch.no_grad(), head, seen:
+        with undisturbed(model, *_generators(batches)), _uncompiled(), torch.no_grad(), head, seen:
             model.train(train_mode)
             runner = _Runner(model, head, seen)
             for batch in batches:
@@ -280,6 +280,13 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Mapping):
         return {key: _moved(part, device) for key, part in value.items()}
     return value
+
+
+def _generators(batches: Any) -> list[torch.Generator]:
+    """Return the random generators of a DataLoader and its sampler."""
+    owners = (batches, getattr(batches, "sampler", None))
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return [one for one in dict.fromkeys(found) if isinstance(one, torch.Generator)]
 
 
 def _uncompiled() -> AbstractContextManager[None]:

@@ -12,8 +12,8 @@ from ufm._support.tensorfile import bytes_of
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Restore `model` and the global random generators after the block, however it ends.
+def undisturbed(model: nn.Module, *generators: torch.Generator) -> Iterator[None]:
+    """Restore `model`, the global random generators and the given ones after the block, however it ends.
 
     Parameters
     ----------
@@ -21,11 +21,13 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         Its parameters and buffers are restored by value and as objects (a forward pass may assign new ones), and so are
         requires_grad and the training flag of every submodule. Parameters and buffers that the block adds are removed.
         A copy of them is held on the CPU meanwhile.
+    *generators : torch.Generator
+        Of a data loader, for example.
 
     Yields
     ------
     None
-        The restored generators are those of Python, of NumPy, and of torch on the CPU and on CUDA.
+        The global generators are those of Python, of NumPy, and of torch on the CPU and on CUDA.
     """
     modules = [(module, module.training, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
     tensors = {id(x): x for _, _, *held in modules for group in held for x in group.values() if x is not None}
@@ -33,6 +35,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     # CUDA is not initialised only to read its generator.
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    states = [(one, one.get_state()) for one in generators]
     try:
         yield
     finally:
@@ -44,6 +47,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             _restore_values(tensor, copy)
             if tensor.requires_grad != requires_grad:
                 tensor.requires_grad_(requires_grad)
+        for one, state in states:
+            one.set_state(state)
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(cpu)

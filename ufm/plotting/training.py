@@ -1,6 +1,6 @@
 """Plots of training: how same-class features and classifier approach the simplex ETF."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 
 import numpy as np
@@ -18,6 +18,12 @@ MEASURES = {
     "nc3": "NC3, means to classifier",
     "etf_error": "classifier to ETF, relative",
 }
+DEPARTURE = {
+    "excess_loss": "excess loss (nats)",
+    "unexplained": "1 - R², closed form",
+    "unexplained_line": "1 - R², straight line",
+    "ece": "calibration error, test",
+}
 
 
 def convergence_figure(
@@ -25,20 +31,24 @@ def convergence_figure(
     others: Mapping[str, Sequence[Mapping[str, float | None]]] | None = None,
     *,
     kinds: tuple[str, str] = ("", ""),
+    measures: Mapping[str, str] = MEASURES,
 ) -> Figure:
-    """Plot NC1, NC2, NC3 and the classifier's distance to its nearest ETF against the epoch, one line per history.
+    """Plot measures of training against the epoch, one line per history.
 
     The axes are logarithmic, so measures that are 0 are not shown.
 
     Parameters
     ----------
     histories : mapping of sequences of mappings
-        By label, rows with `epoch` (from 0) and any of the measures `nc1`, `nc2`, `nc3` and `etf_error`. A row without
-        a measure is left out of that measure's line; a measure that no row has is marked as not measured.
+        By label, rows with `epoch` (from 0) and any of the measures. A row without a measure is left out of that
+        measure's line; a measure that no row has is marked as not measured.
     others : mapping of sequences of mappings, optional
         Histories of a second kind: dashed lines, in the colour of the same label.
     kinds : pair of str
         Names of the two kinds, for the legend.
+    measures : mapping of str, optional
+        Titles by the name that a measure has in the rows. By default NC1, NC2, NC3 and the classifier's distance to its
+        nearest ETF: `nc1`, `nc2`, `nc3` and `etf_error`.
 
     Returns
     -------
@@ -53,15 +63,15 @@ def convergence_figure(
     if len(kinds) != 2:
         raise ValueError(f"kinds: got {len(kinds)}, expected 2")
     for where, group in (("histories", histories), ("others", others or {})):
-        _check(where, group)
+        _check(where, group, measures)
     everything = [row for group in (histories, others or {}) for rows in group.values() for row in rows]
-    if not any(row.get(name) is not None for row in everything for name in MEASURES):
-        raise ValueError(f"histories: got none of {', '.join(MEASURES)}, expected rows that have some")
+    if not any(row.get(name) is not None for row in everything for name in measures):
+        raise ValueError(f"histories: got none of {', '.join(measures)}, expected rows that have some")
     labels = list(dict.fromkeys([*histories, *(others or {})]))
     with style():
         figure = Figure(figsize=(DOUBLE_COLUMN, 2.2 + 0.14 * -(-len(labels) // 4)))
-        axes = figure.subplots(1, len(MEASURES))
-        for axis, (name, title) in zip(axes, MEASURES.items(), strict=True):
+        axes = figure.subplots(1, len(measures), squeeze=False)[0]
+        for axis, (name, title) in zip(axes, measures.items(), strict=True):
             for group, dashes, face in ((histories, "-", None), (others or {}, "--", "white")):
                 for label, rows in group.items():
                     _draw(axis, name, rows, labels.index(label), dashes, face)
@@ -92,10 +102,10 @@ def convergence_figure(
         return figure
 
 
-def _check(where: str, group: Mapping[str, Sequence[Mapping[str, float | None]]]) -> None:
+def _check(where: str, group: Mapping[str, Sequence[Mapping[str, float | None]]], measures: Iterable[str]) -> None:
     for label, rows in group.items():
         for row in rows:
-            found = {name: row[name] for name in MEASURES if row.get(name) is not None}
+            found = {name: row[name] for name in measures if row.get(name) is not None}
             if not found:
                 continue
             check_number(f"{where}: epoch of {label!r}", row.get("epoch"), minimum=0)

@@ -18,6 +18,7 @@ from ufm.networks.activations import Activations
 from ufm.networks.comparison import Comparison
 from ufm.networks.predictions import Head, centred, closed_form
 from ufm.plotting import Line, PairPanel, PlanarPanel, ReliabilityPanel
+from ufm.plotting.training import DEPARTURE
 from ufm.prox import prox_logsumexp
 from ufm.runs.record import RunRecord, mode_words
 from ufm.solvers import solve
@@ -72,6 +73,8 @@ def draw(run: RunRecord, classes: tuple[int, int, int] = CLASSES) -> list[Pictur
         made.append(_reliability(run))
     if any(isinstance(row.get("nc1"), float) for row in run.history):
         made.append(_convergence(run))
+    if any(row.get("excess_loss") is not None for row in run.history):
+        made.append(_approach(run))
     return made
 
 
@@ -263,4 +266,15 @@ def _convergence(run: RunRecord) -> Picture:
         lambda: plotting.convergence_figure({"network": run.history}),
         "Four panels against the epoch: NC1, NC2, NC3 and the classifier's distance to its nearest simplex ETF",
         "Same-class features of training inputs and classifier, over training; eval mode.",
+    )
+
+
+def _approach(run: RunRecord) -> Picture:
+    return _picture(
+        "approach",
+        lambda: plotting.convergence_figure({"network": run.history}, measures=DEPARTURE),
+        "Four panels against the epoch: the excess loss, what closed form and straight line leave of the logits' "
+        "variance, and the calibration error of test inputs",
+        "How far the network is from fitting its labels, and what closed form and straight line leave unexplained of "
+        "its logits, over training; eval mode.",
     )

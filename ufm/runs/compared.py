@@ -28,6 +28,7 @@ def compared_run(
     training: Training,
     *,
     interpolation: Mapping[str, float] | None = None,
+    full: bool = True,
     **further: Any,
 ) -> RunRecord:
     """Compare recordings with the theory, and return the record of the run.
@@ -44,6 +45,8 @@ def compared_run(
         How the network was trained.
     interpolation : dict, optional
         `ufm.interpolation_r2` by layer, "features" included; only these layers are then measured.
+    full : bool
+        Whether to make the predictions that need a solver, and the bands of the channel's curves.
     **further
         Further fields of `RunRecord`.
 
@@ -64,7 +67,7 @@ def compared_run(
         training=training,
         recordings={mode: some.description for mode, some in activations.items()},
         comparisons={
-            mode: compare(some, law, weight_decay=training.classifier_decay, resamples=_RESAMPLES)
+            mode: compare(some, law, weight_decay=training.classifier_decay, solver=full, resamples=_RESAMPLES * full)
             for mode, some in activations.items()
         },
         layers=[Layer(**asdict(layer_pattern(first, layer)), interpolation=r2) for layer, r2 in names.items()],
@@ -121,14 +124,14 @@ def _recorded(file: Path, source: str, law: Law | None, weight_decay: float | No
         f"{said['run']}, {file.name}" if "run" in said else file.name,
         {said.get("mode", "recorded"): activations},
         law,
-        replace(_training(law, activations), classifier_decay=weight_decay, loss=loss),
+        replace(training_of(law, activations), classifier_decay=weight_decay, loss=loss),
         recorded=activations,
         source=source,
         configuration={"recording": said} if said else {},
     )
 
 
-def _training(law: Law | None, activations: Activations) -> Training:
+def training_of(law: Law | None, activations: Activations) -> Training:
     """Return what is known of the labels: from the law if one is given, otherwise as the recorded labels say."""
     if law is None:
         found = summarise_labels(activations.decoded)

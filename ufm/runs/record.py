@@ -35,7 +35,7 @@ from ufm.theory.calibration import Calibration
 SCHEMA = 1
 RECORD, METRICS = "run.json", "metrics.jsonl"
 SUMMARY, LAYERS, PLANAR = "summary.safetensors", "layers.safetensors", "planar.safetensors"
-_SAMPLES = (SUMMARY, "activations_eval.safetensors")
+SAMPLES = "activations_eval.safetensors"
 # What every comparison has, and every claim and picture relies on.
 _PREDICTIONS = ("closed form", "straight line")
 
@@ -281,7 +281,7 @@ class RunRecord:
         """Recorded samples in the first mode, read when they are first asked for; None if none were kept."""
         if self.recorded is not None or self.folder is None:
             return self.recorded
-        kept = [self.folder / name for name in _SAMPLES if (self.folder / name).is_file()]
+        kept = [self.folder / name for name in (SUMMARY, SAMPLES) if (self.folder / name).is_file()]
         return load(kept[0]) if kept else None
 
     @cached_property
