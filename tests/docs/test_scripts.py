@@ -48,7 +48,9 @@ def test_lines_are_counted():
 def test_script_is_short_and_on_its_page(name: str):
     source = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
     assert f"{{literalinclude}} scripts/{name}.py" in PAGE.read_text(encoding="utf-8")
-    row = re.search(rf"^\| \[[^|]*\]\(#{name.replace('_', '-')}\) \|.*\| (\d+) \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+    row = re.search(
+        rf"^\| \[[^|]*\]\(#{name.replace('_', '-')}\) \|.*\| (\d+) \|$", PAGE.read_text("utf-8"), re.MULTILINE
+    )
     assert row is not None
     assert int(row[1]) == lines_with_ufm(source) <= LIMIT
 
@@ -59,10 +61,10 @@ def test_ways_people_work():
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.integrations if x in NEEDS else ()) for x in SCRIPTS])
-def test_script_runs(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.integrations if x in NEEDS else ()) for x in SCRIPTS]
+)
+def test_script_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name], reason="needs the extra integrations")
     monkeypatch.chdir(tmp_path)

@@ -10,6 +10,8 @@ model = trained_model()
 x, y = next(iter(mixed_loader(repeats=1)))
 with torch.no_grad():
     features = model[:-1](x)
-np.savez("features.npz", features=features, labels=y, classifier=model[-1].weight.detach(), bias=model[-1].bias.detach())
+np.savez(
+    "features.npz", features=features, labels=y, classifier=model[-1].weight.detach(), bias=model[-1].bias.detach()
+)
 
 print(ufm.load("features.npz"))

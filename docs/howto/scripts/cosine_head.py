@@ -1,8 +1,8 @@
 """A head that is no Linear, here cosines with a scale: functions say what its features and its classifier are."""
 
 import torch
-from toy import K, mixed_loader, trained_model
 from torch.nn.functional import normalize
+from toy import K, mixed_loader, trained_model
 
 import ufm
 

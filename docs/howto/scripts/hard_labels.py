@@ -1,7 +1,7 @@
 """A network without any mixing: plain neural collapse, in one line where features are at hand."""
 
 import torch
-from toy import points, unmixed_loader, trained_model
+from toy import points, trained_model, unmixed_loader
 
 import ufm
 

@@ -1,6 +1,6 @@
 """A training loop of one's own, watched epoch by epoch; then `ufm report runs/mine` draws it."""
 
-from toy import DECAY, mixed_loader, optimiser_of, unmixed_loader, train_epoch, untrained_model
+from toy import DECAY, mixed_loader, optimiser_of, train_epoch, unmixed_loader, untrained_model
 
 import ufm
 

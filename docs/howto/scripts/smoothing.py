@@ -1,6 +1,5 @@
 """Label smoothing on top of mixup: the labels say so by themselves."""
 
-import torch
 from toy import DECAY, K, mixed_loader, trained_model
 
 import ufm

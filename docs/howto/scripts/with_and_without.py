@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from toy import DECAY, mixed_loader, unmixed_loader, trained_model
+from toy import DECAY, mixed_loader, trained_model, unmixed_loader
 
 import ufm
 from ufm.reports import read_run, report
