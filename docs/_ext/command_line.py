@@ -61,8 +61,9 @@ def _helps(form: type) -> dict[str, tuple[str, str]]:
     definition = ast.parse(textwrap.dedent(inspect.getsource(form))).body[0]
     assert isinstance(definition, ast.ClassDef)
     found = {}
-    for base in filter(dataclasses.is_dataclass, form.__bases__):
-        found |= _helps(base)
+    for base in form.__bases__:
+        if dataclasses.is_dataclass(base):
+            found |= _helps(base)
     for statement, following in zip(definition.body, [*definition.body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign):
             said = following.value if isinstance(following, ast.Expr) else None
