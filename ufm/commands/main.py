@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+import ufm
 from ufm._support.console import run_command
 from ufm.commands.compare import Compare
 from ufm.commands.predict import Predict
@@ -26,6 +27,7 @@ Command = (
 )
 _DESCRIPTION = (
     "Theory toolkit for unconstrained features models: closed forms, certified solvers, networks. "
+    "`ufm --version` prints the version. "
     "The project's figures are drawn in a checkout, by `python -m figures`."
 )
 
@@ -33,6 +35,9 @@ _DESCRIPTION = (
 def main(args: list[str] | None = None) -> int:
     """Run the command line and return its exit status; exit with status 2 for words that cannot be parsed."""
     words = sys.argv[1:] if args is None else args
+    if words == ["--version"]:
+        print(f"ufm {ufm.__version__}")
+        return 0
     # A command once; it says what took its place.
     if words[:1] == ["figures"]:
         print(

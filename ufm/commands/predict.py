@@ -16,14 +16,15 @@ class Predict:
     nodes: int | None = None
     """Gauss-Jacobi nodes in lambda, >= 1; None for the continuous law"""
     lam: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-    """mixing coefficients of the table, in [0, 1]"""
+    """weight of class a in the labels of the table, in [0, 1]; the other classes mixed share the rest equally"""
     json: bool = False
     """print JSON instead of a table"""
 
     def run(self) -> int:
         """Print the prediction."""
+        import torch
+
         from ufm._support.arrays import to_tensor
-        from ufm.labels.targets import pair_levels
         from ufm.losses import get_loss
         from ufm.theory.joint import joint_optimum
 
@@ -33,7 +34,11 @@ class Predict:
         model = self.model
         optimum = joint_optimum(model.law(), model.weight_decay, model.feature_decay, model.loss, nodes=self.nodes)
         K, loss = optimum.num_classes, get_loss(model.loss)
-        levels, counts = pair_levels(lam, K)
+        others = model.ways - 1
+        if others >= K:
+            raise ValueError(f"ways: got {model.ways}, expected at most num_classes = {K} for the table of labels")
+        levels = torch.stack([lam, (1 - lam) / others, torch.zeros_like(lam)], -1)
+        counts = lam.new_tensor([1.0, others, K - 1 - others]).expand_as(levels)
         levels = (1 - model.smoothing) * levels + model.smoothing / K
         beta = float(optimum.beta)
         z = loss.etf_logits(levels, beta, counts) if beta else 0 * levels
@@ -44,14 +49,15 @@ class Predict:
         )
         rows = []
         for x, (za, zb, z0), (pa, pb, p0), norm in zip(*(t.tolist() for t in (lam, z, p, length)), strict=True):
-            depth, others = ((za + zb) / 2 - z0, p0) if K > 2 else (None, None)
+            # Depth is that of the mixed classes' mean logit; without other classes there is none.
+            depth, rest = ((za + others * zb) / (1 + others) - z0, p0) if 1 + others < K else (None, None)
             row = {
                 "lam": x,
                 "width": za - zb,
                 "depth": depth,
                 "p_a": pa,
                 "p_b": pb,
-                "p_0": others,
+                "p_0": rest,
                 "feature_norm": norm,
             }
             rows.append(row)

@@ -109,6 +109,13 @@ class Solve:
         if certificate.gap == math.inf and not self.json:
             result |= dict.fromkeys(("lower_bound", "gap", "relative_gap"), "no certificate")
         print_json(result) if self.json else print_fields(result)
+        needed = problem.targets.num_classes - 1
+        if math.isfinite(certificate.gap) and self.dim < needed:
+            print(
+                f"note: with dim {self.dim} < K - 1 = {needed} the lower bound, which holds in any dimension, need not "
+                "be reached: the gap says little of the point",
+                file=sys.stderr,
+            )
         if self.out is not None:
             # After the figures are printed, so that a full disk cannot take them along.
             _save(solution, self.out)

@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 
 from ufm._support.arrays import check_choice, check_integer, check_number, to_tensor
+from ufm._support.memory import check_memory
 from ufm.labels.quadrature import dirichlet_rule
 from ufm.labels.targets import Orbits, PairTargets, Targets
 
 _DEFAULT_LEVEL = 5
+# Numbers of eight bytes that a choice of classes with its coefficients takes at most while it is made.
+_CHOICE_NUMBERS = 12
 _PAIRS = ("all", "same", "different")
 
 
@@ -154,7 +157,14 @@ class Mixup:
         Targets
             For two ways, K + nodes K(K-1)/2 targets with class_a, class_b and lam set. Each pair occurs once, with
             a < b, because the law of lambda is symmetric. Rows are ordered pair by pair; lambda runs fastest.
+
+        Raises
+        ------
+        ValueError
+            For nodes < 1, or more targets than memory holds.
         """
+        instead = "use fewer nodes, pair_targets with solve(stream=True), or --stream"
+        self._check_memory(nodes, 8 * (self.num_classes + _CHOICE_NUMBERS), instead)
         labels, weights, pairs = [], [], []
         for classes, parts, pi in self._choices(nodes):
             labels.append(parts.new_zeros(len(parts), self.num_classes).scatter_(1, classes, parts))
@@ -167,13 +177,20 @@ class Mixup:
     def pair_targets(self, nodes: int = 16) -> PairTargets:
         """Return the targets of `targets(nodes)`, in the same order, stored as classes and coefficients.
 
-        Raises ValueError unless two ways are mixed.
+        Raises ValueError unless two ways are mixed, or if memory does not hold them.
         """
         if self.ways != 2:
             raise ValueError(f"ways: got {self.ways}, expected 2 for targets that are pairs")
+        self._check_memory(nodes, 8 * _CHOICE_NUMBERS, "use fewer nodes")
         columns = [(c[:, 0], c[:, -1], parts[:, 0], pi) for c, parts, pi in self._choices(nodes)]
         a, b, lam, pi = (torch.cat(column) for column in zip(*columns, strict=True))
         return PairTargets(self.num_classes, a.int(), b.int(), lam, pi / pi.sum())
+
+    def _check_memory(self, nodes: int, row_bytes: int, instead: str) -> None:
+        K, nodes = self.num_classes, check_integer("nodes", nodes, minimum=1)
+        blocks, points = [sizes for sizes, _ in self._patterns()], nodes if math.isfinite(self.alpha) else 1
+        rows = sum(math.perm(K, len(b)) // (1 + (b == (1, 1))) * points ** (len(b) - 1) for b in blocks)
+        check_memory("nodes", rows * row_bytes, f"{nodes} for {K} classes: {rows} targets", instead)
 
     def _choices(self, nodes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield classes (n, blocks), their coefficients (n, blocks) and probabilities (n,), pattern by pattern."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, check_labels, check_number, to_tensor
 from ufm._support.display import Displayed, Row
+from ufm._support.memory import check_memory
 from ufm._support.pairs import read_classes, read_lam, read_pairs
 
 
@@ -192,7 +193,9 @@ class PairTargets(Displayed, _StoredPairTargets):
         return self.block(slice(None))[0]
 
     def written_out(self) -> Targets:
-        """Return the same targets with their labels written out."""
+        """Return the same targets with their labels written out; ValueError if memory does not hold them."""
+        what, instead = f"{len(self)} labels of {self.num_classes} classes", "solve with stream=True"
+        check_memory("targets", len(self) * self.num_classes * self.lam.element_size(), what, instead)
         return Targets(self.labels, self.weights, self.class_a.long(), self.class_b.long(), self.lam)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "PairTargets":

@@ -6,7 +6,7 @@ probability is the confidence. `ufm.theory.calibration` predicts the same quanti
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, in_kind, to_tensor
 from ufm._support.pairs import bin_index, read_classes, read_pairs
+
+if TYPE_CHECKING:
+    import matplotlib.axes
 
 # Range of temperatures that is searched, as multiples of the mean over samples of max_k z_k - min_k z_k.
 _RELATIVE_RANGE = (1e-5, 1e5)
@@ -73,6 +76,28 @@ class MeasuredCalibration:
     nll: float
     brier: float
     curve: ReliabilityCurve = field(repr=False)
+
+    def plot(self, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
+        """Draw accuracy against confidence beside the diagonal of perfect calibration.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; by default on a new figure.
+
+        Returns
+        -------
+        Axes
+            With a point per bin of confidence that has samples, and the calibration error in the legend.
+        """
+        from ufm._support.style import NETWORK, axes_or_new
+
+        axes, curve = axes_or_new(ax), self.curve
+        axes.plot([0, 1], [0, 1], ":", color="0.5")
+        axes.plot(curve.confidence, curve.accuracy, "o-", color=NETWORK, label=f"ECE {self.ece:.3f}")
+        axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+        axes.legend()
+        return axes
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_integer, check_number
+from ufm._support.arrays import Array, check_choice, check_integer, check_number
 from ufm._support.display import Displayed, Row
 from ufm._support.pairs import ClassPairs, cell_means, halves, r_squared
 from ufm.labels.decoding import LabelSummary, RecordedLaw, summarise_labels
@@ -35,6 +35,9 @@ from ufm.networks.predictions import (
 from ufm.networks.stationarity import Stationarity, measure_stationarity
 from ufm.theory.collapse import Collapse, neural_collapse
 from ufm.theory.joint import beta_from_classifier
+
+if TYPE_CHECKING:
+    import matplotlib.axes
 
 # A fitted number this close to an end of the searched range, in the logarithm, counts as lying at that end.
 _EDGE = 1e-3
@@ -189,6 +192,44 @@ class Comparison(Displayed):
         if self.certificate is not None:
             yield "gap to the global minimum", self.certificate.relative_gap, "proved, relative"
         yield "more in", "table(), to_frame(), curves, departure, certificate, stationarity"
+
+    def plot(self, ax: "matplotlib.axes.Axes | None" = None, *, quantity: str = "width") -> "matplotlib.axes.Axes":
+        """Draw the network's channel against lambda, beside closed form and straight line at their fitted parameters.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; by default on a new figure.
+        quantity : str
+            "width" or "depth", in logits, or "confidence".
+
+        Returns
+        -------
+        Axes
+            With the means per bin of lambda, and a band of one standard deviation of the network's samples.
+
+        Raises
+        ------
+        ValueError
+            For another quantity, and if there are no curves.
+        """
+        from ufm._support.style import CLOSED_FORM, NETWORK, RIVAL, axes_or_new
+
+        check_choice("quantity", quantity, ("width", "depth", "confidence"))
+        if "network" not in self.curves:
+            raise ValueError("curves: got none, as no label was mixed or there are two classes, expected a channel")
+        axes, network = axes_or_new(ax), self.curves["network"]
+        for name, colour, dashes in (("closed form", CLOSED_FORM, "-"), ("straight line", RIVAL, "--")):
+            curve = self.curves[name]
+            axes.plot(curve.lam, getattr(curve, quantity), dashes, color=colour, label=name)
+        mean, spread = getattr(network, quantity), getattr(network, f"{quantity}_std", None)
+        axes.plot(network.lam, mean, "o", color=NETWORK, label="network")
+        if spread is not None:
+            axes.fill_between(network.lam, mean - spread, mean + spread, color=NETWORK, alpha=0.15, linewidth=0)
+        unit = "" if quantity == "confidence" else " (logits)"
+        axes.set(xlabel="λ, weight of class a", ylabel=f"{quantity}{unit}", xlim=(0, 1))
+        axes.legend()
+        return axes
 
     def to_frame(self) -> Any:
         """Return `table` as a pandas DataFrame, indexed by prediction; pandas has to be installed."""

@@ -1,10 +1,6 @@
 """One function per kind of plot. It takes results and returns a matplotlib Figure; no files, no global state."""
 
-from ufm.plotting.channel import DEPTH_LABEL, LAMBDA_LABEL, WIDTH_LABEL, Line, channel_figure, confidence_figure
-from ufm.plotting.pairs import PairPanel, pair_figure
-from ufm.plotting.planar import PlanarPanel, planar_figure, planar_panel, projected_panel
-from ufm.plotting.reliability import ReliabilityPanel, reliability_figure
-from ufm.plotting.style import (
+from ufm._support.style import (
     CLOSED_FORM,
     DASHES,
     DOUBLE_COLUMN,
@@ -18,6 +14,10 @@ from ufm.plotting.style import (
     lambda_bar,
     style,
 )
+from ufm.plotting.channel import DEPTH_LABEL, LAMBDA_LABEL, WIDTH_LABEL, Line, channel_figure, confidence_figure
+from ufm.plotting.pairs import PairPanel, pair_figure
+from ufm.plotting.planar import PlanarPanel, planar_figure, planar_panel, projected_panel
+from ufm.plotting.reliability import ReliabilityPanel, reliability_figure
 from ufm.plotting.training import convergence_figure
 
 __all__ = [

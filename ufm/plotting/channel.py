@@ -8,9 +8,9 @@ from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 
 from ufm._support.arrays import check_choice
+from ufm._support.style import CLOSED_FORM, DASHES, DOUBLE_COLUMN, NETWORK, SINGLE_COLUMN, SOLVER, style
 from ufm.networks.channel import ChannelCurve
 from ufm.plotting.checks import check_interval, real_array, series
-from ufm.plotting.style import CLOSED_FORM, DASHES, DOUBLE_COLUMN, NETWORK, SINGLE_COLUMN, SOLVER, style
 
 WIDTH_LABEL = "width  $z_a - z_b$  (logits)"
 DEPTH_LABEL = "depth  $(z_a + z_b)/2 - z_0$  (logits)"
@@ -71,8 +71,8 @@ def channel_figure(network: ChannelCurve, solver: ChannelCurve | None, lines: Se
     Parameters
     ----------
     network : ChannelCurve
-        Of `ufm.channel_curve` or a comparison's `curves`; drawn as means with standard deviations. Empty bins are left
-        out.
+        Of `ufm.channel_curve` or a comparison's `curves`; drawn as means in a band of one standard deviation. Empty
+        bins are left out.
     solver : ChannelCurve or None
         The direct solver's curve.
     lines : sequence of Line
@@ -98,14 +98,9 @@ def channel_figure(network: ChannelCurve, solver: ChannelCurve | None, lines: Se
                 axis.plot(*_points(line, name), line.dashes, color=line.colour, label=line.label)
             if solver is not None:
                 axis.plot(*_points(solver, name), "s", color=SOLVER, mfc="none", label="direct solver, bin means")
-            axis.errorbar(
-                *_points(network, name),
-                yerr=getattr(network, f"{name}_std"),
-                fmt="o",
-                color=NETWORK,
-                linewidth=0.7,
-                label="network, bin mean ± std",
-            )
+            (lam, mean), spread = _points(network, name), getattr(network, f"{name}_std")
+            axis.plot(lam, mean, "o", color=NETWORK, label="network, bin means")
+            axis.fill_between(lam, mean - spread, mean + spread, color=NETWORK, alpha=0.12, linewidth=0)
             axis.set(xlabel=LAMBDA_LABEL, ylabel=label, xlim=(0, 1))
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2 + len(lines))
         return figure

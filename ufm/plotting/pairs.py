@@ -11,8 +11,8 @@ from matplotlib.patches import Rectangle
 
 from ufm._support.arrays import Array
 from ufm._support.pairs import read_pairs
+from ufm._support.style import DOUBLE_COLUMN, LAMBDA_MAP, POINT_EDGE, lambda_bar, style
 from ufm.plotting.checks import real_array
-from ufm.plotting.style import DOUBLE_COLUMN, LAMBDA_MAP, POINT_EDGE, lambda_bar, style
 
 MAX_CLASSES = 12
 # Distance from one cell to the next; a cell's side is 1.

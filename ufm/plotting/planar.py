@@ -12,8 +12,8 @@ from matplotlib.patches import Circle
 
 from ufm._support.arrays import Array, check_integer
 from ufm._support.pairs import read_pairs
+from ufm._support.style import DOUBLE_COLUMN, LAMBDA_MAP, POINT_EDGE, lambda_bar, style
 from ufm.plotting.checks import check_interval, check_titles, real_array
-from ufm.plotting.style import DOUBLE_COLUMN, LAMBDA_MAP, POINT_EDGE, lambda_bar, style
 from ufm.theory.etf import classifier_plane
 
 # Height of a panel over its width.
@@ -318,7 +318,8 @@ def _draw(axis: Axes, panel: PlanarPanel, names: Sequence[str], limits: _Limits)
     for name, row in zip(names, panel.rows, strict=True):
         direction = row / np.linalg.norm(row)
         axis.plot(*(limits.reach * np.outer([0, 1], direction)).T, color="0.75", linewidth=0.8, zorder=0)
-        axis.annotate(name, 1.18 * limits.reach * direction, ha="center", va="center")
+        end = limits.reach * direction
+        axis.annotate(name, end, 9 * direction, textcoords="offset points", ha="center", va="center")
     if panel.scaled:
         axis.add_patch(Circle((0, 0), 1, fill=False, color="0.6", linewidth=0.6, linestyle=":", zorder=0))
     axis.scatter(*panel.same.T, s=9, marker="x", linewidths=0.6, color="0.35", label="same class", zorder=1)

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ufm._support.arrays import check_integer
+from ufm._support.style import CLOSED_FORM, DOUBLE_COLUMN, SINGLE_COLUMN, SOLVER, style
 from ufm.networks.calibration import ReliabilityCurve
 from ufm.plotting.checks import check_interval, real_array
-from ufm.plotting.style import CLOSED_FORM, DOUBLE_COLUMN, SINGLE_COLUMN, SOLVER, style
 
 # The accuracy of fewer samples than this is mostly chance.
 _ENOUGH = 10

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from ufm._support.arrays import check_number
-from ufm.plotting.style import DOUBLE_COLUMN, MARKERS, PALETTE, style
+from ufm._support.style import DOUBLE_COLUMN, MARKERS, PALETTE, style
 
 MEASURES = {
     "nc1": "NC1, variability",

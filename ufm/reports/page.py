@@ -40,15 +40,20 @@ class Section:
         return to_json(self.run.configuration) if self.run.configuration else ""
 
     @property
+    def caption(self) -> str:
+        """Title of the claims' table, with how many hold."""
+        return f"Theory against the network (a measurement): {verdicts(self.claims)}"
+
+    @property
     def sentence(self) -> str:
         """What was found, in a sentence or two."""
         run, score = self.run, {score.name: score for score in self.run.comparison.scores}
         accuracy, closed, line = accuracy_of(run), score["closed form"].r2, score["straight line"].r2
         test = "" if accuracy is None else f", test accuracy {100 * accuracy:.1f} %"
         return (
-            f"{run.name} ({run.training.description}{test}): {verdicts(self.claims)}. With one fitted number the "
-            f"closed form explains {_percent(closed)} of the variance of the logits on mixed inputs, a straight line "
-            f"in the label {_percent(line)}. {self.place}"
+            f"{run.name} ({run.training.description}{test}): of the variance of the logits on mixed inputs, the closed "
+            f"form with one fitted number explains {_percent(closed)}, a straight line in the label {_percent(line)}. "
+            f"{self.place}"
         ).rstrip()
 
     @property

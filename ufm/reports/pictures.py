@@ -210,8 +210,8 @@ def _channel(run: RunRecord) -> Picture:
         lambda: plotting.channel_figure(curves["network"], curves.get("solver, nearest ETF"), _lines(run)),
         "Two panels against λ from 0 to 1: the channel's width, and its depth, of network, direct solver, closed form "
         "and straight line",
-        "Different-class samples: logit width across the decision boundary, and depth along it. Bars are one standard "
-        f"deviation within the bin of λ. {_source(run)}",
+        "Different-class samples: logit width across the decision boundary, and depth along it. The band is one "
+        f"standard deviation of the network's samples in the bin of λ. {_source(run)}",
     )
 
 

@@ -51,12 +51,19 @@ def register_claims(claims: Claims) -> None:
 def network_claims(run: RunRecord) -> list[Claim]:
     """Return the claims of theory against network, which are reported as they come out: the run's own mode first."""
     first, *others = run.modes
-    claims = [*_same_class(run, first), *_different_class(run, first), *_layers(run), *_calibration(run)]
+    claims = [*_of_mode(run, first), *_layers(run), *_calibration(run)]
     for mode in others:
-        claims += [*_same_class(run, mode), *_different_class(run, mode)]
+        claims += _of_mode(run, mode)
     return claims + [
         replace(claim, mode=mode) for further in _REGISTERED for mode in run.modes for claim in further(run, mode)
     ]
+
+
+def _of_mode(run: RunRecord, mode: str) -> Iterator[Claim]:
+    # First what separates mixup from its rivals: whether mixed inputs are convex combinations of class means.
+    yield from _rival(run, mode)
+    yield from _same_class(run, mode)
+    yield from _different_class(run, mode)
 
 
 def evidence(run: RunRecord, mode: str) -> str:
@@ -142,7 +149,6 @@ def _different_class(run: RunRecord, mode: str) -> Iterator[Claim]:
         mode=mode,
         reason=unmixed or lacking,
     )
-    yield from _rival(run, mode, rests)
     yield _claim(
         ClaimKind.DIFFERENT_CLASS_ANGLE,
         statement=f"Different-class features point where {what} says: mean angle, in degrees",
@@ -190,7 +196,7 @@ def _departure_words(comparison: Comparison) -> str:
     return "" if comparison.departure is None else comparison.departure.words()
 
 
-def _rival(run: RunRecord, mode: str, rests: str) -> Iterator[Claim]:
+def _rival(run: RunRecord, mode: str) -> Iterator[Claim]:
     """Yield whether convex combinations of the class means explain mixed inputs better or worse, as is expected."""
     training, comparison = run.training, run.comparisons[mode]
     bent, line = comparison.score("closed form"), comparison.score("straight line")
@@ -220,7 +226,7 @@ def _rival(run: RunRecord, mode: str, rests: str) -> Iterator[Claim]:
             measured=sign * (curved - straight),
             relation=">=",
             threshold=threshold,
-            evidence=rests,
+            evidence=evidence(run, mode),
             detail=f"closed form {curved:.3f}, straight line {straight:.3f}",
             mode=mode,
             reason="no samples of several classes" if math.isnan(curved) else None,

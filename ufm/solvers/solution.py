@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from ufm._support.files import atomic_path, to_json
 from ufm.solvers.certificate import Certificate
 from ufm.solvers.problem import UFM
 from ufm.theory.features import Response, fixed_classifier
+
+if TYPE_CHECKING:
+    import matplotlib.axes
 
 _FORMAT = "ufm solution 1"
 # Targets that are written out at a time.
@@ -150,6 +153,30 @@ class Solution(Displayed):
         yield "classifier", self.classifier
         if self.stored_features is not None:
             yield "features", self.stored_features
+
+    def plot(self, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
+        """Draw the proved relative gap to the global minimum, and the gradient norm, against the iteration.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; by default on a new figure.
+
+        Returns
+        -------
+        Axes
+            With two lines over what was recorded, on a logarithmic scale: a solve with `record` 0 has two points a
+            line. Gaps of zero, or without proof, are left out.
+        """
+        from ufm._support.style import CLOSED_FORM, SOLVER, axes_or_new
+
+        axes, history = axes_or_new(ax), self.history
+        gap = np.where(np.isfinite(history.gap) & (history.gap > 0), history.gap / history.objective, np.nan)
+        axes.semilogy(history.iteration, gap, "o-", color=CLOSED_FORM, label="relative gap, proved")
+        axes.semilogy(history.iteration, history.gradient_norm, "s--", color=SOLVER, label="gradient norm")
+        axes.set(xlabel="iteration")
+        axes.legend()
+        return axes
 
     @property
     def features(self) -> Float[Tensor, "N d"]:

@@ -13,20 +13,24 @@ A feature penalty lambda' of the other convention, (1/N) sum loss + (lambda'/2) 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from scipy import optimize
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_integer, check_number, in_kind, to_tensor
+from ufm._support.arrays import Array, check_choice, check_integer, check_number, in_kind, to_tensor
 from ufm._support.display import Displayed, Row, shown
 from ufm.labels.laws import Law
-from ufm.labels.targets import Orbits
+from ufm.labels.targets import Orbits, pair_levels
 from ufm.losses import Loss, get_loss
 from ufm.theory.etf import simplex_etf
 from ufm.theory.features import Response, fixed_classifier
 from ufm.theory.roots import decreasing_root
+
+if TYPE_CHECKING:
+    import matplotlib.axes
 
 Scalar = float | Float[Tensor, ""]
 
@@ -87,6 +91,41 @@ class JointOptimum(Displayed):
         yield "beta", self.beta
         yield "multiplier", self.multiplier, "root mean squared row norm of the classifier"
         yield "objective", self.objective, f"quadrature error {self.quadrature_error:.1g}"
+
+    def plot(self, ax: "matplotlib.axes.Axes | None" = None, *, quantity: str = "width") -> "matplotlib.axes.Axes":
+        """Draw the optimal channel of two mixed labels against lambda.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; by default on a new figure.
+        quantity : str
+            "width", :math:`z_a - z_b`, or "depth", :math:`(z_a + z_b)/2 - z_0`, which needs a third class.
+
+        Returns
+        -------
+        Axes
+            With one line.
+
+        Raises
+        ------
+        ValueError
+            For another quantity, or the depth of two classes.
+        """
+        from ufm._support.style import CLOSED_FORM, axes_or_new
+
+        check_choice("quantity", quantity, ("width", "depth") if self.num_classes > 2 else ("width",))
+        lam = torch.linspace(0, 1, 501, dtype=torch.float64)[1:-1]
+        levels, counts = pair_levels(lam, self.num_classes)
+        beta = float(self.beta)
+        logits = get_loss(self.loss).etf_logits(levels, beta, counts) if beta else 0 * levels
+        za, zb, z0 = logits.unbind(1)
+        values = za - zb if quantity == "width" else (za + zb) / 2 - z0
+        axes = axes_or_new(ax)
+        axes.plot(lam, values, color=CLOSED_FORM, label=f"β = {beta:.4g}")
+        axes.set(xlabel="λ, weight of class a", ylabel=f"{quantity} (logits)", xlim=(0, 1))
+        axes.legend()
+        return axes
 
     def classifier(self, dim: int | None = None, *, generator: torch.Generator | None = None) -> Float[Tensor, "K d"]:
         """Return one optimal classifier, a simplex ETF.

@@ -39,6 +39,16 @@ def style() -> AbstractContextManager:
     return mpl_style.context(Path(__file__).with_name("ufm.mplstyle"))
 
 
+def axes_or_new(ax: Axes | None) -> Axes:
+    """Return the axes, or those of a new figure in the project's style, which notebooks show."""
+    if ax is not None:
+        return ax
+    from matplotlib import pyplot
+
+    with style():
+        return pyplot.subplots(figsize=(SINGLE_COLUMN, 2.7))[1]
+
+
 def lambda_bar(figure: Figure, label: str, *, axes: Sequence[Axes]) -> Colorbar:
     """Add the colour scale of lambda, from 0 to 1, below the axes.
 
