@@ -45,8 +45,10 @@ from .networks.channel import (
     channel_points as channel_points,
 )
 from .networks.comparison import (
-    Comparison as Comparison,
     compare as compare,
+)
+from .networks.comparison_result import (
+    Comparison as Comparison,
 )
 from .networks.departure import (
     Departure as Departure,
@@ -138,12 +140,14 @@ from .theory.features import (
     Response as Response,
     fixed_classifier as fixed_classifier,
 )
-from .theory.joint import (
-    JointOptimum as JointOptimum,
+from .theory.inverse import (
     beta_for_confidence as beta_for_confidence,
     beta_from_classifier as beta_from_classifier,
-    joint_optimum as joint_optimum,
     penalty_product as penalty_product,
+)
+from .theory.joint import (
+    JointOptimum as JointOptimum,
+    joint_optimum as joint_optimum,
 )
 
 __version__: str

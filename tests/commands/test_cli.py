@@ -220,3 +220,28 @@ def test_module_runs_as_a_program():
     command = [sys.executable, "-m", "ufm", "predict", "--lam", "0.5", "--json"]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert np.isfinite(json.loads(finished.stdout)["optimum"]["beta"])
+
+
+def test_version(capsys: pytest.CaptureFixture[str]):
+    assert run(capsys, "--version") == (0, f"ufm {ufm.__version__}\n", "")
+
+
+def test_predict_tabulates_labels_of_as_many_classes_as_are_mixed(capsys: pytest.CaptureFixture[str]):
+    arguments = ["predict", "--num-classes", "5", "--ways", "3", "--lam", "0.6", "1", "--json"]
+    mixed, pure = json.loads(run(capsys, *arguments)[1])["mixed"]
+    optimum = ufm.joint_optimum(ufm.Mixup(5, ways=3), 2e-3, 2e-3)
+    direct = ufm.prox_logsumexp(np.array([0.6, 0.2, 0.2, 0, 0]), optimum.beta)
+    assert mixed["width"] == pytest.approx(direct.logits[0] - direct.logits[1], rel=1e-10)
+    assert mixed["depth"] == pytest.approx(direct.logits[:3].mean() - direct.logits[3], rel=1e-10)
+    assert [mixed["p_a"], mixed["p_b"], mixed["p_0"]] == pytest.approx(direct.probabilities[[0, 1, 3]], rel=1e-10)
+    alone = ufm.prox_logsumexp(np.eye(5)[0], optimum.beta)
+    assert pure["p_a"] == pytest.approx(alone.probabilities[0], rel=1e-10)
+    status, _, err = run(capsys, "predict", "--num-classes", "3", "--ways", "4")
+    assert status == 2
+    assert err.startswith("ufm: error: ways: got 4")
+
+
+def test_too_few_dimensions_are_noted(capsys: pytest.CaptureFixture[str]):
+    arguments = ["solve", "--num-classes", "4", "--alpha", "None"]
+    assert run(capsys, *arguments, "--dim", "2")[2].startswith("note: with dim 2 < K - 1 = 3")
+    assert run(capsys, *arguments, "--dim", "3")[2] == ""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import ufm
-from ufm.networks.comparison import Comparison
+from ufm.networks.comparison_result import Comparison
 
 K, DECAY = 10, 2e-3
 LAWS = {

@@ -192,12 +192,12 @@ def test_channel_and_confidence_figures_draw_the_values_they_are_given():
     some, other = line(), line(label="straight line", colour=PALETTE[2], dashes=":", depth=np.full(5, 0.3))
     figure = channel_figure(network, solver, [some, other])
     for axis, name in zip(figure.axes, ("width", "depth"), strict=True):
-        # The error bars' own line is last.
         for drawn, given in zip(axis.lines, (some, other, solver, network), strict=True):
             np.testing.assert_array_equal(drawn.get_data(), [given.lam, getattr(given, name)])
-        (bars,) = axis.collections
-        ends = np.array([segment[:, 1] for segment in bars.get_segments()])  # pyright: ignore
-        np.testing.assert_allclose(np.ptp(ends, axis=1), 2 * getattr(network, f"{name}_std"))
+        (band,) = axis.collections
+        corners = band.get_paths()[0].vertices
+        for lam, spread in zip(network.lam, getattr(network, f"{name}_std"), strict=True):
+            assert np.ptp(corners[corners[:, 0] == lam, 1]) == pytest.approx(2 * spread)
     first, second = figure.axes[0].lines[:2]
     assert (first.get_color(), first.get_linestyle(), second.get_linestyle()) == (PALETTE[0], "--", ":")
     assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == ["closed form", "straight line"]

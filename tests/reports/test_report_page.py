@@ -104,11 +104,15 @@ def test_the_page_on_one_run_is_sound_and_complete(single: str):
     page = assert_sound(single)
     assert len(page.of("img")) == 6
     first = page.of("p")[0]["text"]
-    assert "claims hold" in first
     assert "straight line in the label" in first
     tables = page.of("table")
-    assert "Closed form against direct solver" in tables[0]["text"]
-    assert "The classifier is a simplex ETF" in tables[1]["text"]
+    assert "The classifier is a simplex ETF" in tables[0]["text"]
+    assert "claims hold" in tables[0]["text"]
+    assert "Closed form against direct solver" in tables[1]["text"]
+    # Picture before tables, and each sentence of evidence once.
+    assert single.index("<img") < single.index("<table")
+    page_claims = single[: single.index("<section")]
+    assert page_claims.count("outputs averaged over positions, eval mode") == 1
     assert "ufm report tiny" in page.of("footer")[0]["text"]
     assert '"mixing"' in page.of("pre")[0]["text"]
 
@@ -120,7 +124,7 @@ def test_the_page_on_several_runs_compares_them_first(several: str):
     assert "<b>b&$x" in page.of("h2")[1]["text"]
     assert "<script>alert('x')</script>" in page.of("section")[1]["text"]
     assert [each["href"] for each in page.of("a")[:2]] == ["#run-1", "#run-2"]
-    matrix, overview = page.of("table")[1:3]
+    overview, matrix = page.of("table")[:2]
     assert "the expected one is ahead, per sample" in matrix["text"]
     assert "β fitted" in overview["text"]
     assert "60.0 %" in overview["text"]

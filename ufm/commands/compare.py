@@ -12,7 +12,7 @@ from ufm.commands.output import print_fields, print_json, print_table
 
 if TYPE_CHECKING:
     from ufm.networks.activations import Activations
-    from ufm.networks.comparison import Comparison
+    from ufm.networks.comparison_result import Comparison
 
 # Columns of the printed table; JSON and CSV have them all.
 _SHOWN = ("name", "parameters", "r2", "r2_same", "r2_mixed", "r2_binned", "angle_mixed", "width_50", "depth_50")

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import tyro
 
-import ufm
 from ufm._support.console import run_command
+from ufm._support.version import VERSION
 from ufm.commands.compare import Compare
 from ufm.commands.predict import Predict
 from ufm.commands.report import Report
@@ -36,7 +36,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the command line and return its exit status; exit with status 2 for words that cannot be parsed."""
     words = sys.argv[1:] if args is None else args
     if words == ["--version"]:
-        print(f"ufm {ufm.__version__}")
+        print(f"ufm {VERSION}")
         return 0
     # A command once; it says what took its place.
     if words[:1] == ["figures"]:

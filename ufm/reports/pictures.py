@@ -15,7 +15,7 @@ from ufm import plotting
 from ufm._support.files import atomic_path
 from ufm.labels.targets import Targets, pair_labels
 from ufm.networks.activations import Activations
-from ufm.networks.comparison import Comparison
+from ufm.networks.comparison_result import Comparison
 from ufm.networks.predictions import Head, centred, closed_form
 from ufm.plotting import Line, PairPanel, PlanarPanel, ReliabilityPanel
 from ufm.plotting.training import DEPARTURE

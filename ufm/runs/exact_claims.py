@@ -4,7 +4,7 @@ import math
 from functools import cache
 
 from ufm.labels.laws import CutMix, LabelSmoothing, Law, Mixup, Unmixed
-from ufm.networks.comparison import Comparison
+from ufm.networks.comparison_result import Comparison
 from ufm.runs.claims import Claim, ClaimKind
 from ufm.runs.record import RunRecord, Training
 from ufm.runs.verification import verify

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ufm.networks.comparison import Comparison
+from ufm.networks.comparison_result import Comparison
 from ufm.runs.claims import Claim, ClaimKind
 from ufm.runs.record import RunRecord, mode_words
 

@@ -25,7 +25,7 @@ from ufm._support.tensorfile import map_tensors
 from ufm.losses import get_loss
 from ufm.networks.activations import Activations
 from ufm.networks.calibration import CalibrationReport, ConfidenceCurve
-from ufm.networks.comparison import Comparison
+from ufm.networks.comparison_result import Comparison
 from ufm.networks.files import load
 from ufm.networks.layers import LayerPattern
 from ufm.runs.claims import Claim
