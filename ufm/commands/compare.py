@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from ufm._support.files import to_csv
+from ufm._support.progress import long_work
 from ufm.commands.model import Labels
 from ufm.commands.output import print_fields, print_json, print_table
 
@@ -46,7 +47,7 @@ class Compare(Labels):
             raise ValueError("files: got none, expected at least one file of recorded activations")
         if self.json and self.csv:
             raise ValueError("json, csv: got both, expected one of the two")
-        compared = {file: self._compared(file) for file in self.files}
+        compared = {file: self._compared(file) for file in long_work(self.files, "compare", unit="files")}
         if self.csv:
             rows = [
                 {"file": file, **row} for file, (_, comparison, _) in compared.items() for row in comparison.table()

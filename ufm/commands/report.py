@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from ufm._support.progress import long_work
 from ufm.commands.model import Labels
 from ufm.commands.output import print_json
 
@@ -40,7 +41,7 @@ class Report(Labels):
             raise ValueError(f"out: got {self.out!r}, which is a folder, expected a file")
         from ufm.reports import report
 
-        runs = [self._read(path) for path in self.runs]
+        runs = [self._read(path) for path in long_work(self.runs, "read", unit="runs")]
         made = report(runs, self._command(), classes=self.classes)
         path = made.write(self.out)
         if self.json:

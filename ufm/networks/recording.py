@@ -15,6 +15,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from ufm._support.arrays import Array, check_choice, check_integer
+from ufm._support.progress import long_work
 from ufm._support.tensorfile import Rows, stored_dtype, write_tensors
 from ufm._support.version import VERSION
 from ufm.networks.activations import (
@@ -140,7 +141,7 @@ def record(
         with undisturbed(model, *_generators(batches)), _uncompiled(), torch.no_grad(), head, seen:
             model.train(train_mode)
             runner = _Runner(model, head, seen)
-            for batch in batches:
+            for batch in long_work(batches, "record", unit="batches"):
                 rows = runner.rows_of(batch)
                 columns = columns or {name: column(name) for name in rows}
                 if rows.keys() != columns.keys():

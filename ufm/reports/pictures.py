@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from ufm import plotting
 from ufm._support.files import atomic_path
+from ufm._support.progress import long_work
 from ufm.labels.targets import Targets, pair_labels
 from ufm.networks.activations import Activations
 from ufm.networks.comparison_result import Comparison
@@ -64,18 +66,20 @@ class Picture:
 
 def draw(run: RunRecord, classes: tuple[int, int, int] = CLASSES) -> list[Picture]:
     """Return every picture for which the run has the numbers; one that cannot be drawn says why."""
-    made = [picture(run) for picture in (_channel, _confidence) if run.comparison.curves]
-    if run.samples is not None or run.planar:
-        made.insert(0, _planar(run, classes))
-    if run.samples is not None and _has_every_class(run.samples) and len(run.samples.classifier) <= _PAIR_CLASSES:
-        made.append(_pairs(run, run.samples))
+    samples, wanted = run.samples, []
+    if samples is not None or run.planar:
+        wanted.append(partial(_planar, classes=classes))
+    if run.comparison.curves:
+        wanted += [_channel, _confidence]
+    if samples is not None and _has_every_class(samples) and len(samples.classifier) <= _PAIR_CLASSES:
+        wanted.append(partial(_pairs, some=samples))
     if run.calibration is not None:
-        made.append(_reliability(run))
+        wanted.append(_reliability)
     if any(isinstance(row.get("nc1"), float) for row in run.history):
-        made.append(_convergence(run))
+        wanted.append(_convergence)
     if any(row.get("excess_loss") is not None for row in run.history):
-        made.append(_approach(run))
-    return made
+        wanted.append(_approach)
+    return [picture(run) for picture in long_work(wanted, run.name, unit="pictures")]
 
 
 def _has_every_class(some: Activations) -> bool:
