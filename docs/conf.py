@@ -1,5 +1,6 @@
 """Configuration of the documents: `sphinx-build -W docs docs/_build/html` builds them without a network."""
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ project = "ufm"
 release = version = ufm.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "numpydoc",
     "sphinxcontrib.bibtex",
@@ -37,6 +38,18 @@ numpydoc_show_class_members = False
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+
+# The notebooks are run when the documents are built, and again only if one of them or the library has changed.
+_LIBRARY = b"".join(path.read_bytes() for path in sorted((ROOT / "ufm").rglob("*.py*")) if path.suffix != ".pyc")
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(ROOT / "docs" / "_build" / "notebooks" / hashlib.sha256(_LIBRARY).hexdigest()[:16])
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_execution_timeout = 300
+# What a notebook says on the error stream is a warning or a progress bar, and neither belongs on a page.
+nb_output_stderr = "warn"
+nb_merge_streams = True
+
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "plain"
 bibtex_reference_style = "label"
