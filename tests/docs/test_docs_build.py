@@ -16,8 +16,10 @@ from filelock import FileLock
 
 import ufm
 from derivations import NAMES
+from tests.docs.test_notebooks import FIGURES
 
 pytest.importorskip("sphinx", reason="the documents need the extra `docs`")
+pytest.importorskip("myst_nb", reason="the notebooks need the extra `docs`")
 pytest.importorskip("pypandoc", reason="formulas need pandoc")
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +28,8 @@ CLASSES = [getattr(ufm, name) for name in ufm.__all__ if isinstance(getattr(ufm,
 METHODS = (ufm.Newton, ufm.LBFGS, ufm.GradientDescent, ufm.Momentum, ufm.Adam)
 
 
-def run_sphinx(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", f"{out}-trees"]
+def run_sphinx(source: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", f"{out}-trees", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [*command, str(source), str(out)], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
@@ -36,13 +38,13 @@ def run_sphinx(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built documents; built once, whichever worker comes first."""
+    """The built documents, without the notebooks' outputs; built once, whichever worker comes first."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     out, said = shared / "documents", shared / "documents.log"
     with FileLock(f"{out}.lock"):
         if not said.exists():
-            result = run_sphinx(ROOT / "docs", out)
+            result = run_sphinx(ROOT / "docs", out, "-D", "nb_execution_mode=off")
             said.write_text(f"{result.returncode}\n{result.stderr}", encoding="utf-8")
     status, _, warnings = said.read_text(encoding="utf-8").partition("\n")
     assert status == "0", warnings
@@ -144,6 +146,23 @@ class Resources(HTMLParser):
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    check_resources(site)
+
+
+@pytest.mark.slow
+def test_notebooks_are_run_for_their_pages(tmp_path: Path) -> None:
+    result = run_sphinx(ROOT / "docs", tmp_path / "out", "-D", "nb_execution_mode=force")
+    assert result.returncode == 0, result.stderr
+    for name, count in FIGURES.items():
+        page = (tmp_path / "out" / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
+        pictures = re.findall(r'<img [^>]*src="\.\./(_images/\w+\.png)"', page)
+        assert len(pictures) == count, name
+        assert all((tmp_path / "out" / picture).stat().st_size > 10_000 for picture in pictures)
+        assert "<caption" in page or name == "paper_figure"  # a result, shown as a table
+    check_resources(tmp_path / "out")
+
+
+def check_resources(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 30
     for path in pages:

@@ -26,23 +26,25 @@ METADATA = {
 FIGURES = {"theory": 4, "my_network": 3, "paper_figure": 1}
 
 
-def cells(name: str, kind: str) -> list[str]:
-    """Return the sources of a notebook's cells of a kind."""
+def cells(name: str, kind: str) -> dict[str, str]:
+    """Return the sources of a notebook's cells of a kind, by identifier."""
     content = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
-    return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == kind]
+    return {cell["id"]: "".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == kind}
 
 
-def run(name: str, **changed: Any) -> dict[str, Any]:
-    """Run a notebook's code without a kernel, with other values for some of its names, and return its names."""
+def run(name: str, *, skip: str = "", **changed: Any) -> dict[str, Any]:
+    """Run a notebook's code but a cell, without a kernel, with other values for some names, and return its names."""
     namespace: dict[str, Any] = {"__name__": "notebook"}
     figures = 0
-    for i, source in enumerate(cells(name, "code")):
+    for cell, source in cells(name, "code").items():
+        if cell == skip:
+            continue
         tree = ast.parse(re.sub(r"^%.*", "", source, flags=re.MULTILINE))
         shown = ast.Expression(tree.body.pop().value) if isinstance(tree.body[-1], ast.Expr) else None
         for node in tree.body:
-            exec(compile(ast.Module([node], []), f"{name}, code cell {i}", "exec"), namespace)
+            exec(compile(ast.Module([node], []), f"{name}, cell {cell}", "exec"), namespace)
             namespace |= {key: value for key, value in changed.items() if key in namespace}
-        value = shown and eval(compile(shown, f"{name}, code cell {i}", "eval"), namespace)
+        value = shown and eval(compile(shown, f"{name}, cell {cell}", "eval"), namespace)
         if isinstance(value, Figure):
             value.savefig(io.BytesIO(), format="png", dpi=40)
             figures += 1
@@ -71,7 +73,7 @@ def test_notebook_is_valid_and_has_no_outputs(name: str):
     for cell in content["cells"]:
         assert cell["metadata"] == {}
         assert cell["cell_type"] == "markdown" or (cell["outputs"] == [] and cell["execution_count"] is None)
-    assert all(len(source.splitlines()) <= 40 for source in cells(name, "code"))
+    assert all(len(source.splitlines()) <= 40 for source in cells(name, "code").values())
 
 
 def test_notebooks_are_on_their_page_and_in_the_readme():
@@ -82,7 +84,7 @@ def test_notebooks_are_on_their_page_and_in_the_readme():
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_links_exist(name: str):
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", "\n".join(cells(name, "markdown")))
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", "\n".join(cells(name, "markdown").values()))
     assert targets
     for target in targets:
         assert (FOLDER / target).exists(), target
@@ -96,7 +98,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("unchecked", "elsewhere")
 def test_theory():
-    """Takes 3 seconds."""
+    """Takes 4 seconds."""
     names = run("theory")
     label = names["label"].numpy()
     expected = probabilities(label, names["beta"])
@@ -126,7 +128,7 @@ def test_theory():
     np.testing.assert_allclose(names["shape"].width, np.log(p[:, 0] / p[:, 1]), atol=1e-8)
     np.testing.assert_allclose(names["shape"].depth, np.log(p[:, 0] * p[:, 1] / p[:, 2] ** 2) / 2, rtol=1e-8)
     np.testing.assert_allclose(names["shape"].width, names["shape"].width_asymptotic, atol=0.02)
-    assert 0 < (names["history"].gap - names["above"]).min() + 1e-12
+    assert (names["history"].gap - names["above"]).min() > -1e-12
     # In its own plane the solver has the closed form's features, up to a turn: the same lengths and angles.
     solution, optimum = names["solution"], names["optimum"]
     np.testing.assert_allclose(solution.logits, optimum.response(names["targets"].labels).logits, atol=1e-6)
@@ -138,34 +140,35 @@ def check_twins(names: dict[str, Any], lead: float) -> None:
     assert ahead.score("fit-free").r2 > ahead.score("straight line").r2 + lead
     assert behind.score("straight line").r2 > behind.score("closed form").r2 + 0.05
     assert ahead.solver_converged and ahead.solver_error < 1e-8
-    page = Path("report.html").read_text(encoding="utf-8")
-    assert "with mixup" in page and "without" in page
 
 
 @pytest.mark.usefixtures("unchecked", "elsewhere")
-def test_my_network_in_few_epochs(monkeypatch: pytest.MonkeyPatch):
-    """Takes 9 seconds."""
-    check_twins(run("my_network", EPOCHS=4), lead=-0.2)
+def test_my_network_in_few_epochs():
+    """Takes 6 seconds."""
+    check_twins(run("my_network", skip="report", EPOCHS=3, SAMPLES=2000), lead=0.03)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unchecked", "elsewhere")
 def test_my_network():
-    """Takes 18 seconds."""
+    """Takes 15 seconds."""
     names = run("my_network")
     check_twins(names, lead=0.08)
     found = names["comparison"]
     assert found.score("fit-free").r2 > 0.85
     assert 0.6 < found.beta / found.beta_fit_free < 1.1
     assert found.departure.excess < 3 * found.departure.excess_theory
-    assert np.all(np.abs(found.departure.width_ratio[:4] - 1) < 0.15) and found.departure.width_ratio[4] > 1.1
+    assert all(abs(ratio - 1) < 0.15 for ratio in found.departure.width_ratio[:4])
+    assert found.departure.width_ratio[4] > 1.1
     assert max(found.collapse.nc1, found.collapse.nc2, found.collapse.nc3) < 0.2
-    assert {row["epoch"] for row in names["history"] if "nc1" in row} == {2, 5, 8, 11, 14}
+    assert {2, 14} <= {row["epoch"] for row in names["history"] if "nc1" in row} <= {2, 5, 8, 11, 14}
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "with mixup" in page and "without" in page
 
 
 @pytest.mark.usefixtures("unchecked", "elsewhere")
 def test_paper_figure():
-    """Takes 10 seconds."""
+    """Takes 7 seconds."""
     names = run("paper_figure")
     activations, found = names["activations"], names["comparison"]
     labels, logits = activations.labels[:1000].double().numpy(), activations.logits[:1000].double().numpy()
