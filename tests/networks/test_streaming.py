@@ -64,6 +64,19 @@ def test_one_pass_is_exact_however_it_is_cut(seed: int, cuts: list[int], offset:
     assert found["samples"] == 300
 
 
+@given(strategies.seeds)
+def test_a_narrow_spread_about_a_wide_channel_keeps_its_digits(seed: int):
+    rng = np.random.default_rng(seed)
+    y = ufm.PairTargets(3, *torch.tensor([[0], [1]]).expand(2, 90), torch.full((90,), 0.7, dtype=torch.float64)).labels
+    z = torch.tensor([1e6, 0.0, 0.0], dtype=torch.float64) + torch.from_numpy(1e-4 * rng.normal(size=(90, 3)))
+    metric = ufm.CollapseMetric(3)
+    for part in range(0, 90, 30):
+        metric.update(z[part : part + 30], y[part : part + 30], z[part : part + 30])
+    width = (z[:, 0] - z[:, 1]).numpy()
+    # Differences of the widths are exact to 1e-10 at this size; a mean of squares would leave no digit at all.
+    np.testing.assert_allclose(metric.compute().channel.width_std[7], width.std(), rtol=1e-5)
+
+
 def means(h: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     one = y.max(1).values == 1
     return torch.stack([h[one & (y[:, k] == 1)].mean(0) for k in range(K)])

@@ -4,7 +4,6 @@ import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -65,6 +64,30 @@ class StreamedMeasures(Displayed):
         yield "classifier to the nearest ETF", self.etf_error, "relative distance"
         yield "excess loss", self.excess, "nats"
         yield "accuracy", self.accuracy, f"calibration error {self.ece:.3g}"
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Count (bins, 1), mean (bins, m) and sum of squared deviations (bins, m) of m columns by bin."""
+
+    count: Tensor
+    mean: Tensor
+    square: Tensor
+
+    @staticmethod
+    def of(values: Tensor, columns: Tensor, bins: int) -> "_Moments":
+        """Return the moments of columns (n, m) by the bin of [0, 1] that each of the values (n,) is in."""
+        index, zeros = bin_index(values, bins), columns.new_zeros(bins, columns.shape[1])
+        count = torch.bincount(index, minlength=bins).double()[:, None]
+        mean = zeros.index_add(0, index, columns) / count.clamp(min=1)
+        return _Moments(count, mean, zeros.index_add(0, index, (columns - mean[index]).square()))
+
+    def joined(self, other: "_Moments") -> "_Moments":
+        """Return the moments of both samples together, without the cancellation of a mean of squares."""
+        count, shift = self.count + other.count, other.mean - self.mean
+        share = other.count / count.clamp(min=1)
+        square = self.square + other.square + shift.square() * self.count * share
+        return _Moments(count, self.mean + shift * share, square)
 
 
 class CollapseMetric:
@@ -137,12 +160,10 @@ class CollapseMetric:
         self._count = zeros.new_zeros(self.num_classes)
         self._means, self._scatter = zeros.new_zeros(self.num_classes, 0), zeros.new_zeros(0, 0)
         # Sums: of all samples (their number, that of those with logits, divergence, features nearest to another class's
-        # mean), of those of one class by bin of confidence, of those of two classes by bin of lambda.
-        self._sums = {
-            "all": zeros.new_zeros(4),
-            "calibration": zeros.new_zeros(_CALIBRATION_BINS, 3),
-            "channel": zeros.new_zeros(self.bins, 7),
-        }
+        # mean), and of those of one class by bin of confidence.
+        self._sums = {"all": zeros.new_zeros(4), "calibration": zeros.new_zeros(_CALIBRATION_BINS, 3)}
+        # Of samples of two classes, by bin of lambda.
+        self._channel = _Moments.of(zeros, zeros.new_zeros(0, 4), self.bins)
 
     @property
     def class_means(self) -> Float[Tensor, "K d"]:
@@ -186,19 +207,20 @@ class CollapseMetric:
         count = z.new_tensor(float(len(h)))
         self._sums["all"] += torch.stack([count, count, divergence, misplaced])
         confidence, guess = log_p[one].exp().max(1)
-        self._add("calibration", confidence, [confidence, (guess == found.class_a[one]).double()])
+        self._add_calibration(confidence, (guess == found.class_a[one]).double())
         if self.num_classes > 2:
             a, b, lam, z = found.class_a[two], found.class_b[two], found.lam[two], z[two]
             za, zb = (z.gather(1, k[:, None])[:, 0] for k in (a, b))
             width, depth = za - zb, (za + zb) / 2 - (z.sum(1) - za - zb) / (self.num_classes - 2)
             likely = torch.softmax(z, 1).amax(1) if len(z) else lam
-            self._add("channel", lam, [lam, width, width.square(), depth, depth.square(), likely])
+            columns = torch.stack([lam, width, depth, likely], 1)
+            self._channel = self._channel.joined(_Moments.of(lam, columns, self.bins))
 
     def compute(self) -> StreamedMeasures:
         """Return the measures of all batches so far."""
         samples, known, divergence, misplaced = self._sums["all"].tolist()
         unmixed = self._count.sum().item()
-        calibration, channel = self._sums["calibration"], self._sums["channel"].numpy()
+        calibration, channel = self._sums["calibration"], self._channel
         right, sure = calibration[:, 2].sum().item(), calibration[:, 0].sum().item()
         nan = float("nan")
         nc = dict.fromkeys(("nc1", "nc2", "nc3", "nc4"), nan)
@@ -208,10 +230,8 @@ class CollapseMetric:
                 self._means, self._scatter / unmixed, self._means if w is None else w, misplaced / unmixed
             )
             nc = {"nc1": found.nc1, "nc2": found.nc2, "nc3": nan if w is None else found.nc3, "nc4": found.nc4}
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = channel[:, 1:] / channel[:, :1]
-            lam, width, width_square, depth, depth_square, confidence = means.T
-            spread = [np.sqrt(np.maximum(x, 0)) for x in (width_square - width**2, depth_square - depth**2)]
+        lam, width, depth, confidence = channel.mean.where(channel.count > 0, torch.nan).T.numpy()
+        _, width_std, depth_std, _ = (channel.square / channel.count).sqrt().T.numpy()
         return StreamedMeasures(
             samples=int(samples),
             unmixed=int(unmixed),
@@ -220,7 +240,9 @@ class CollapseMetric:
             excess=divergence / known if known else nan,
             accuracy=right / sure if sure else nan,
             ece=(calibration[:, 1] - calibration[:, 2]).abs().sum().item() / sure if sure else nan,
-            channel=ChannelCurve(lam, channel[:, 0].astype(int), width, spread[0], depth, spread[1], confidence),
+            channel=ChannelCurve(
+                lam, channel.count[:, 0].numpy().astype(int), width, width_std, depth, depth_std, confidence
+            ),
         )
 
     def merge_state(self, *others: "CollapseMetric") -> None:
@@ -234,9 +256,11 @@ class CollapseMetric:
             if other._means.shape[1]:
                 if self._means.shape[1] not in (0, other._means.shape[1]):
                     raise ValueError("others: got a metric of features of another dimension, expected the same")
-                self._join(other._count, other._means, other._scatter)
+                self._join(other._count, other._means, other._means[:0])
+                self._scatter += other._scatter
             for name, value in other._sums.items():
                 self._sums[name] += value
+            self._channel = self._channel.joined(other._channel)
 
     def gathered(self) -> "CollapseMetric":
         """Return the metric of all processes of torch.distributed together, the same in each; a copy without them."""
@@ -264,22 +288,22 @@ class CollapseMetric:
             return
         count = torch.bincount(classes, minlength=self.num_classes).double()
         means = h.new_zeros(self.num_classes, h.shape[1]).index_add_(0, classes, h) / count.clamp(min=1)[:, None]
-        within = h - means[classes]
-        self._join(count, means, within.T @ within)
+        self._join(count, means, h - means[classes])
 
-    def _join(self, count: Tensor, means: Tensor, scatter: Tensor) -> None:
-        """Join counts, means and scatter within the classes with those so far."""
+    def _join(self, count: Tensor, means: Tensor, within: Tensor) -> None:
+        """Join counts, means and a factor R of the scatter within the classes, R^T R, with those so far."""
         if not self._means.shape[1]:
             d = means.shape[1]
             self._means, self._scatter = means.new_zeros(self.num_classes, d), means.new_zeros(d, d)
         total = (self._count + count).clamp(min=1)
-        shift = means - self._means
-        shift[count == 0] = 0
-        self._scatter += scatter + (shift * (self._count * count / total)[:, None]).T @ shift
-        self._means += shift * (count / total)[:, None]
+        seen = (count > 0).nonzero()[:, 0]
+        shift, share = means[seen] - self._means[seen], (count / total)[seen, None]
+        # One product: the shifts of the means are further rows of the factor.
+        rows = torch.cat([within, shift * (self._count[seen, None] * share).sqrt()])
+        self._scatter.addmm_(rows.T, rows)
+        self._means[seen] += shift * share
         self._count += count
 
-    def _add(self, name: str, values: Tensor, columns: list[Tensor]) -> None:
-        """Add a count and columns to sums by the bin of [0, 1] that each sample's value is in."""
-        table = torch.stack([torch.ones_like(values), *columns], 1)
-        self._sums[name].index_add_(0, bin_index(values, len(self._sums[name])), table)
+    def _add_calibration(self, confidence: Tensor, right: Tensor) -> None:
+        table = torch.stack([torch.ones_like(right), confidence, right], 1)
+        self._sums["calibration"].index_add_(0, bin_index(confidence, _CALIBRATION_BINS), table)
