@@ -117,8 +117,9 @@ def measure(samples: int, num_classes: int, dim: int, repeats: int) -> dict[str,
     }
 
 
-def main(config: StreamingConfig) -> int:
+def main() -> int:
     """Measure every size, print, and write the result file."""
+    config = tyro.cli(StreamingConfig, description=__doc__)
     rows = [measure(samples // config.shrink, K, d, config.repeats) for samples, K, d in _SIZES]
     result = {"config": asdict(config), "machine": machine(), "batch": _BATCH, "rows": rows}
     print(to_json(result))
@@ -127,4 +128,4 @@ def main(config: StreamingConfig) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(StreamingConfig, prog="python -m experiments.benchmarks.streaming")))
+    sys.exit(main())

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -47,3 +49,16 @@ def test_versions_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == ufm.__version__
     assert f"version: {ufm.__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+@pytest.mark.slow
+def test_the_readme_passes_a_strict_type_checker():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    # Below the checkout, so that the project's settings and environment are found.
+    file = ROOT / "docs" / "_build" / "readme_strict.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("# pyright: strict\n" + "".join(blocks), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pyright", file], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout

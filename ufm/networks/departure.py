@@ -119,7 +119,7 @@ class Departure:
 _CAUSES = {"bias": "probabilities wrong on average", "spread": "their spread among equal λ"}
 
 
-def measure_departure(activations: Activations, beta: float, *, bins: int = 5) -> Departure:
+def measure_departure(activations: Activations, beta: float | Float[Tensor, ""], *, bins: int = 5) -> Departure:
     r"""Return how far a network is from fitting its mixed labels, and the split of its channel's width.
 
     Parameters

@@ -21,7 +21,9 @@ from ufm.theory.joint import joint_optimum
 _LEVEL = 6
 
 
-def confidence(lam: float | Float[Array, "*N"], beta: float, num_classes: int) -> Float[Array, "*N"]:
+def confidence(
+    lam: float | Float[Array, "*N"], beta: float | Float[Tensor, ""], num_classes: int
+) -> Float[Array, "*N"]:
     """Return the largest predicted probability for the label lam e_a + (1 - lam) e_b.
 
     Parameters
@@ -53,7 +55,7 @@ def confidence(lam: float | Float[Array, "*N"], beta: float, num_classes: int) -
     return in_kind(p.amax(-1).reshape(to_tensor("lam", lam).shape), lam)
 
 
-def entropy(lam: float | Float[Array, "*N"], beta: float, num_classes: int) -> Float[Array, "*N"]:
+def entropy(lam: float | Float[Array, "*N"], beta: float | Float[Tensor, ""], num_classes: int) -> Float[Array, "*N"]:
     """Return the entropy of the prediction for the label lam e_a + (1 - lam) e_b.
 
     Parameters
@@ -86,7 +88,7 @@ def entropy(lam: float | Float[Array, "*N"], beta: float, num_classes: int) -> F
     return in_kind(value.reshape(to_tensor("lam", lam).shape), lam)
 
 
-def _predictions(lam: float | Array, beta: float, num_classes: int) -> tuple[Tensor, Tensor]:
+def _predictions(lam: float | Array, beta: float | Float[Tensor, ""], num_classes: int) -> tuple[Tensor, Tensor]:
     coefficient = read_lam(lam).reshape(-1)
     levels, counts = pair_levels(coefficient, check_integer("num_classes", num_classes, minimum=2))
     p = torch.as_tensor(prox_logsumexp(levels, check_number("beta", beta, above=0), counts=counts).probabilities)
@@ -116,7 +118,9 @@ class Calibration:
     ece: float
 
 
-def law_calibration(law: Law, beta: float, *, bins: int = 15, nodes: int | None = None) -> Calibration:
+def law_calibration(
+    law: Law, beta: float | Float[Tensor, ""], *, bins: int = 15, nodes: int | None = None
+) -> Calibration:
     """Return how well calibrated the predictions at a given beta are on labels that follow a law.
 
     Parameters

@@ -37,7 +37,7 @@ class Channel:
     depth_asymptotic: Float[Array, "*N"]
 
 
-def channel(lam: float | Float[Array, "*N"], beta: float, num_classes: int) -> Channel:
+def channel(lam: float | Float[Array, "*N"], beta: float | Float[Tensor, ""], num_classes: int) -> Channel:
     r"""Return width and depth of the channel in which different-class features run, exact and asymptotic.
 
     Parameters
@@ -128,7 +128,9 @@ def limit_shape(labels: Float[Array, "N K"]) -> Float[Array, "N K"]:
     return in_kind(support - support.mean(-1, keepdim=True), labels)
 
 
-def length_ratio(lam: float | Float[Array, "*N"], beta: float, num_classes: int) -> Float[Array, "*N"]:
+def length_ratio(
+    lam: float | Float[Array, "*N"], beta: float | Float[Tensor, ""], num_classes: int
+) -> Float[Array, "*N"]:
     r"""Return the length of mixed features over that of same-class ones, at equal beta and classifier.
 
     Parameters
@@ -170,7 +172,7 @@ def length_ratio(lam: float | Float[Array, "*N"], beta: float, num_classes: int)
     return in_kind(length(coefficient) / length(torch.ones_like(coefficient)), lam)
 
 
-def amplification(beta: float, num_classes: int) -> float:
+def amplification(beta: float | Float[Tensor, ""], num_classes: int) -> float:
     r"""Return how steeply the width crosses the decision boundary, against a straight line between the same-class ends.
 
     Below 1, the logits change slowly around lambda = 1/2, and many mixtures gather near the boundary.
@@ -214,13 +216,15 @@ def amplification(beta: float, num_classes: int) -> float:
     return beta / (1 + beta * p_a) / (z_y - z_off).item()
 
 
-def _mixed_arguments(lam: float | Array, beta: float, num_classes: int) -> tuple[Tensor, float, int]:
+def _mixed_arguments(
+    lam: float | Array, beta: float | Float[Tensor, ""], num_classes: int
+) -> tuple[Tensor, float, int]:
     coefficient = read_lam(lam)
     K = check_integer("num_classes", num_classes, minimum=3)
     return coefficient, check_number("beta", beta, above=0), K
 
 
-def _mixed_logits(lam: Tensor, beta: float, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+def _mixed_logits(lam: Tensor, beta: float | Float[Tensor, ""], num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return z_a, z_b and z_0 of the label lam e_a + (1 - lam) e_b, each in the shape of lam."""
     levels, counts = pair_levels(lam.reshape(-1), num_classes)
     z = torch.as_tensor(prox_logsumexp(levels, beta, counts=counts).logits)
