@@ -9,7 +9,7 @@ distinct values.
 from typing import Any
 
 from ufm._support.arrays import check_choice
-from ufm.losses.base import Loss, Restoration
+from ufm.losses.base import DualPoint, Loss, Restoration
 from ufm.losses.cross_entropy import CrossEntropy
 from ufm.losses.curvature import Curvature, DiagonalCurvature, IdentityCurvature, SoftmaxCurvature
 from ufm.losses.mean_squared_error import MeanSquaredError
@@ -19,6 +19,7 @@ __all__ = [
     "CrossEntropy",
     "Curvature",
     "DiagonalCurvature",
+    "DualPoint",
     "IdentityCurvature",
     "Loss",
     "MeanSquaredError",

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ufm._support.summation import UNIT_ROUNDOFF
 from ufm.losses.curvature import Curvature
 from ufm.prox import prox_logits
 
@@ -48,6 +50,25 @@ class Restoration:
         """Return the moved residuals."""
         moved = residual - self.shift
         return moved if self.target is None else (1 - self.share) * moved + self.share * (self.target - labels)
+
+
+@dataclass(frozen=True)
+class DualPoint:
+    """Residuals in the domain of the conjugate, in float64, with what rounding leaves open.
+
+    Attributes
+    ----------
+    residual : (..., K) tensor
+        r, each entry within `error` of that of the exact residual that is meant.
+    error : (..., K) tensor
+        Not negative.
+    value : (...) tensor
+        At most the dual value of the exact residual.
+    """
+
+    residual: Rows
+    error: Rows
+    value: Values
 
 
 class Loss(ABC):
@@ -93,6 +114,27 @@ class Loss(ABC):
         """Return the gradient of the loss in the logits, prediction - label."""
         return self.predict(logits) - labels
 
+    def dual_point(self, residual: Rows, labels: Rows) -> DualPoint:
+        """Return residuals that lie in the conjugate's domain exactly, near those given, and a value below their dual.
+
+        This is what makes a certificate hold in spite of rounding. Here `dual` is taken to be right to K + 16 roundings
+        of its value and of the residual's entries, and the residual to be in the domain; a loss that has been analysed
+        does better.
+
+        Parameters
+        ----------
+        residual, labels : (..., K) tensors in float64
+            The residuals wanted, and the labels; these stand for the label divided by its exact sum.
+
+        Returns
+        -------
+        DualPoint
+            The residuals, their error, and the value.
+        """
+        value = self.dual(residual, labels)
+        allowance = (residual.shape[-1] + 16) * UNIT_ROUNDOFF * (value.abs() + residual.abs().sum(-1))
+        return DualPoint(residual, torch.zeros_like(residual), value - allowance)
+
     def hessian_product(self, logits: Float[Tensor, "N K"], vectors: Float[Tensor, "*N K r"]) -> Float[Tensor, "N K r"]:
         """Return the Hessian in the logits of each row, applied to columns of vectors: `curvature`, column by column.
 
@@ -127,7 +169,8 @@ class Loss(ABC):
         Returns
         -------
         Restoration or None
-            None where no way is known: there is then no certificate with an unpenalised bias.
+            Its share is taken to be largest at one of the ends if all entries of the mean are rounded up, or all down,
+            and its gain to change with an entry of the mean by at most |mean_k| + average_k + 1 times as much. None where no way is known: there is then no certificate with an unpenalised bias.
         """
         return None
 

@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm.losses.base import Classes, Loss, Restoration, Rows, Scalar, Values, counted_sum
+from ufm._support.summation import UNIT_ROUNDOFF
+from ufm.losses.base import Classes, DualPoint, Loss, Restoration, Rows, Scalar, Values, counted_sum
 from ufm.losses.curvature import Curvature, IdentityCurvature
 
 
@@ -35,6 +37,20 @@ class MeanSquaredError(Loss):
     def dual(self, residual: Rows, labels: Rows, counts: Rows | None = None) -> Values:
         """Return -(||g||^2 / 2 + g.(y - 1/K)) at g = residual."""
         return -counted_sum(residual.square() / 2 + residual * self._centred(labels, counts), counts)
+
+    def dual_point(self, residual: Rows, labels: Rows) -> DualPoint:
+        """Return the residuals as they are, and the dual value less its rounding.
+
+        Notes
+        -----
+        Each of the K terms r^2/2 + r (y - 1/K) is off by at most 8 roundings of its parts, the label's division by its
+        sum included, and a sum adds K - 1 in any order. Nothing is lost at r = 0.
+        """
+        K = labels.shape[-1]
+        size = (residual.square() / 2 + residual.abs() * (labels + 1 / K)).sum(-1)
+        underflow = torch.where((residual != 0).any(-1), K * torch.finfo(size.dtype).tiny, 0.0)
+        slack = (2 * K + 8) * UNIT_ROUNDOFF * size + underflow
+        return DualPoint(residual, torch.zeros_like(residual), self.dual(residual, labels) - slack)
 
     def own_bias(self, num_classes: int) -> float:
         """Return 1/K."""

@@ -1,7 +1,7 @@
 """How far any (W, H, b) can be from the global optimum: stationarity residuals, duality gap, error bounds."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ufm._support.arrays import Array, to_tensor
 from ufm._support.display import Displayed, Row
+from ufm.solvers.bound import dual_sums
 from ufm.solvers.problem import UFM, Evaluation
 
 
@@ -64,8 +65,15 @@ class Certificate(Displayed):
 
     @property
     def relative_gap(self) -> float:
-        """gap over the absolute objective; infinite without a certificate."""
-        return self.gap / abs(self.objective)
+        """gap over the absolute objective; infinite without a certificate, and 0 where both are zero."""
+        return relative_gap(self.gap, self.objective)
+
+
+def relative_gap(gap: float, objective: float) -> float:
+    """Return the gap over the absolute objective: 0 if the gap is 0, whatever the objective."""
+    if not objective:
+        return math.inf if gap else 0.0
+    return gap / abs(objective)
 
 
 def certify(
@@ -188,11 +196,10 @@ def certify_evaluation(problem: UFM, evaluation: Evaluation) -> Certificate:
     gradient_norm = math.hypot(*(part for part in parts if part is not None))
     size = math.hypot(*penalties) + math.hypot(*losses)
     error, balancedness = None, None
+    lower_bound = _lower_bound(problem, evaluation)
     if problem.classifier is not None and not problem.has_bias and problem.feature_norm is None:
         gap, error = _fixed_gap(problem, evaluation, squares)
-        lower_bound = objective - gap
     else:
-        lower_bound = _lower_bound(problem, evaluation)
         gap = objective - lower_bound
     if problem.classifier is None and problem.free_features and problem.row_norm is None:
         balancedness = _balancedness(problem, evaluation)
@@ -251,26 +258,24 @@ def _fixed_gap(problem: UFM, evaluation: Evaluation, squares: Tensor) -> tuple[f
 
 def _lower_bound(problem: UFM, evaluation: Evaluation) -> float:
     """Return a lower bound on F over all classifiers and features of the problem; minus infinity if none is known."""
-    weights, labels = problem.targets.weights, problem.targets.labels
-    root = weights.sqrt().unsqueeze(-1)
-    g = evaluation.scaled_residual
+    weights, labels = problem.targets.weights.double(), problem.targets.labels.double()
     if not math.isfinite(evaluation.objective.item()):
         return -math.inf
+    residual = evaluation.scaled_residual.double() / weights.sqrt().unsqueeze(-1)
     if problem.bias_decay == 0:
-        residual = g / root
         restoration = problem.loss_function.restoration(weights @ residual, weights @ labels)
         if restoration is None:
             return -math.inf
-        g = restoration.apply(residual, labels) * root
-    if not bool(torch.isfinite(g).all()):
+        residual = restoration.apply(residual, labels)
+    decays, constant = _multipliers(problem, evaluation)
+    if problem.classifier is None and min(decays) <= 0:
         return -math.inf
-    point = DualPoint(
-        dual=lambda t: (weights @ problem.loss_function.dual(t * g / root, labels)).item(),
-        mean=g.T @ root.squeeze(-1),
-        norm=lambda: torch.linalg.eigvalsh(g.T @ g)[-1].clamp(min=0).sqrt().item(),
-        conjugate=lambda: _fixed_conjugate(problem, g @ torch.as_tensor(problem.classifier)),
-    )
-    return dual_bound(problem, point, *_multipliers(problem, evaluation))
+    bound = dual_sums(problem, residual, labels, weights).total()
+    scale = 1.0 if bound is None else bound.scale(decays)
+    if scale < 1:
+        # At the scaled residuals themselves the mean dual value is above its chord.
+        bound = dual_sums(problem, scale * residual, labels, weights).total()
+    return -math.inf if bound is None else bound.value(decays, constant)
 
 
 def _multipliers(problem: UFM, evaluation: Evaluation) -> tuple[tuple[float, float], float]:
@@ -281,91 +286,17 @@ def _multipliers(problem: UFM, evaluation: Evaluation) -> tuple[tuple[float, flo
     orthogonal to the rows, on average, is the constraint's Lagrange multiplier at an optimum, where the bound is tight.
     """
     constant, found = 0.0, []
-    for decay, norm, rows, gradient in (
-        (problem.weight_decay, problem.row_norm, evaluation.classifier, evaluation.classifier_gradient),
-        (problem.feature_decay, problem.feature_norm, evaluation.scaled_features, evaluation.feature_gradient),
+    classifier = evaluation.classifier
+    features, feature_gradient = evaluation.scaled_features, evaluation.feature_gradient
+    # With weights that sum to one, the norm of all features together is that of each.
+    for decay, norm, count, rows, gradient in (
+        (problem.weight_decay, problem.row_norm, len(classifier), classifier, evaluation.classifier_gradient),
+        (problem.feature_decay, problem.feature_norm, 1, features, feature_gradient),
     ):
         multiplier = decay
         if problem.classifier is None and norm is not None:
-            total = rows.square().sum().item()
+            total = count * norm**2
             multiplier = decay - (rows * gradient).sum().item() / total
             constant += (decay - multiplier) / 2 * total
         found.append(multiplier)
     return (found[0], found[1]), constant
-
-
-@dataclass(frozen=True)
-class DualPoint:
-    """What the lower bound needs to know of residuals r_j, one for each target, which lie in the conjugate's domain.
-
-    Attributes
-    ----------
-    dual : callable
-        t -> sum_j pi_j D_j(t r_j), or less, for t in [0, 1].
-    mean : (K,) tensor
-        sum_j pi_j r_j; zero where the problem has an unpenalised bias.
-    norm : callable
-        () -> the spectral norm of the rows sqrt(pi_j) r_j, or more. Called for a free classifier.
-    conjugate : callable
-        () -> the conjugate of the features' penalty and constraint at W^T r_j, or more. Called for a fixed classifier.
-    """
-
-    dual: Callable[[float], float]
-    mean: Float[Tensor, "K"]
-    norm: Callable[[], float]
-    conjugate: Callable[[], float]
-
-
-def dual_bound(
-    problem: UFM, point: DualPoint, decays: tuple[float, float] | None = None, constant: float = 0.0
-) -> float:
-    """Return the lower bound on F that residuals prove; minus infinity if they prove none.
-
-    Parameters
-    ----------
-    problem : UFM
-        The problem.
-    point : DualPoint
-        The residuals, or what is known of them.
-    decays : pair of float, optional
-        What stands for lambda_W and lambda_H with a free classifier; by default these.
-    constant : float
-        What is added to the bound.
-
-    Notes
-    -----
-    For any residuals r_j the loss is at least its tangent plane, loss(z, y_j) >= z.r_j + D_j(r_j). What is then left to
-    minimise is the penalties plus a linear function of the unknowns.
-
-    With a free classifier that is (lambda_W/2) ||W||_F^2 + (lambda_H/2) ||H||_F^2 + <W H, G>. It is bounded below, by
-    zero, exactly if ||G||_2 <= sqrt(lambda_W lambda_H), and scaling the residuals by t makes it so. At an optimum t = 1
-    attains the bound; so t is taken as large as is allowed, up to 1. With a fixed classifier every t is allowed, t = 1
-    is taken, and the minimum over the features is minus a conjugate. Likewise (lambda_b/2) ||b||^2 + b.m is at least
-    -||m||^2 / (2 lambda_b) for the mean residual m; a bias without penalty asks for m = 0.
-    """
-    t = 1.0
-    if problem.classifier is not None:
-        penalty = problem.weight_decay / 2 * torch.as_tensor(problem.classifier).square().sum().item()
-        constant += penalty - point.conjugate()
-    else:
-        first, second = (problem.weight_decay, problem.feature_decay) if decays is None else decays
-        if min(first, second) <= 0:
-            return -math.inf
-        norm, radius = point.norm(), math.sqrt(first * second)
-        t = 1.0 if norm <= radius else radius / norm
-    if problem.bias_decay:
-        constant -= (t * point.mean).square().sum().item() / (2 * problem.bias_decay)
-    # A bias of the user's replaces the loss's own, which the loss's conjugate counts in.
-    if problem.has_bias:
-        constant += problem.offset * t * point.mean.sum().item()
-    return point.dual(t) + constant
-
-
-def _fixed_conjugate(problem: UFM, u: Tensor) -> float:
-    """Return the conjugate of the features' penalty and constraint at rows u = sqrt(pi) W^T residual."""
-    if problem.feature_norm is None:
-        size = (u.clamp(max=0) if problem.nonnegative else u).square().sum().item()
-        return size / (2 * problem.feature_decay)
-    lengths = torch.linalg.vector_norm(u, dim=-1)
-    linear = problem.feature_norm * (problem.targets.weights.sqrt() @ lengths).item()
-    return linear - problem.feature_decay / 2 * problem.feature_norm**2

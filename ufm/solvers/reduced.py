@@ -11,7 +11,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm.solvers.certificate import DualPoint, dual_bound
+from ufm.solvers.bound import DualSums
 from ufm.solvers.elimination import Duals, Gram, linear_response, response
 from ufm.solvers.problem import UFM
 
@@ -175,45 +175,13 @@ class Reduced:
 
         At an optimum t = 1 and the share is 0, and nothing is lost.
         """
-        gram, problem = at.gram, self.problem
-        K = len(gram.matrix)
-        total = gram.matrix.new_zeros(K * K + 2 * K + 3)
-        moment, mean, average, figures = total.split([K * K, K, K, 3])
-        moment = moment.view(K, K)
+        sums = DualSums(self.problem, at.gram.matrix.device)
         for labels, weights, found in self._responses(at):
-            residual = found.prediction - labels
-            weighted = weights.unsqueeze(-1) * residual
-            moment.addmm_(weighted.T, residual)
-            mean += weighted.sum(0)
-            average += weights @ labels
-            figures[0] += weights @ gram.loss.dual(residual, labels)
-            figures[1] += weights @ gram.loss.dual(torch.zeros_like(residual), labels)
-            figures[2] += (weighted * (residual @ gram.matrix)).sum()
-        self._sum(total)
-        if not bool(torch.isfinite(total).all()):
-            return -math.inf
-        whole, none, square = figures.tolist()
-        share = mixed = 0.0
-        if problem.bias_decay == 0:
-            restoration = gram.loss.restoration(mean, average)
-            if restoration is None:
-                return -math.inf
-            share, shift = restoration.share, restoration.shift
-            mixed = share * restoration.distance
-            whole = (1 - share) * whole + restoration.gain
-            # Of sum_j pi_j (r_j - shift) (r_j - shift)^T, and of the same with W^T in front.
-            cross = torch.outer(mean, shift) + torch.outer(shift, mean) - torch.outer(shift, shift)
-            moment, square = moment - cross, square - (cross * gram.matrix).sum().item()
-            mean = torch.zeros_like(mean)
-
-        def norm() -> float:
-            return (1 - share) * _root(torch.linalg.eigvalsh(moment)[-1]) + mixed
-
-        def conjugate() -> float:
-            longest = _root(torch.linalg.eigvalsh(gram.matrix)[-1])
-            return ((1 - share) * math.sqrt(max(square, 0.0)) + mixed * longest) ** 2 / (2 * problem.feature_decay)
-
-        return dual_bound(problem, DualPoint(lambda t: t * whole + (1 - t) * none, mean, norm, conjugate))
+            sums.add(found.prediction - labels, labels, weights)
+        if self.distributed:
+            sums.reduce(self._sum)
+        bound = sums.total()
+        return -math.inf if bound is None else bound.value((self.problem.weight_decay, self.problem.feature_decay))
 
     def _sum(self, tensor: Tensor) -> None:
         """Add up over the processes, in place: the one communication of an evaluation."""
@@ -232,10 +200,6 @@ class Reduced:
             tensor = tensor.clone()
             dist.broadcast(tensor, 0)
         return tensor
-
-
-def _root(square: Tensor) -> float:
-    return square.clamp(min=0).sqrt().item()
 
 
 def is_first_process() -> bool:
