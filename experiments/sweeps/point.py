@@ -75,7 +75,8 @@ def _found(point: GridPoint) -> dict[str, Any]:
         history = solution.history
         # Without convergence the last entry is the best iterate's, out of order; it is in the line already.
         end = None if solution.converged or len(history.gap) == 1 else -1
-        columns = {**vars(history), "relative_gap": history.gap / np.abs(history.objective)}
+        gaps = np.array([relative_gap(*pair) for pair in zip(history.gap, history.objective, strict=True)])
+        columns = {**vars(history), "relative_gap": gaps}
         columns = {name: columns[name][:end] for name in HISTORY}
         found |= {"reached": reached(columns), "history": thinned(columns)}
     return found

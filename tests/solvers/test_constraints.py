@@ -200,7 +200,8 @@ def test_fixed_gap_of_nonnegative_features_keeps_its_digits():
     for step in (1e-3, 1e-6, 1e-9):
         found = ufm.certify(problem, W, best.features + step * direction)
         gaps.append(found.gap / step**2)
-        assert found.gap == pytest.approx(found.objective - found.lower_bound, abs=1e-15)
+        # The bound leaves room for rounding, some ten ulp of what enters; the gap does not cancel.
+        assert 0 <= found.objective - found.gap - found.lower_bound < 5e-14
     # The active features have gradients that are linear in the step, and the held ones add nothing.
     assert gaps[1] == pytest.approx(gaps[0], rel=1e-2)
     assert gaps[2] == pytest.approx(gaps[1], rel=1e-2)
@@ -216,7 +217,8 @@ def test_fixed_norms_have_the_etf_for_their_optimum(loss: str, bias_decay: float
     rows = law.labels.argmax(1)
     bias = None if bias_decay is None else torch.full((K,), 0.0 if loss == LOSSES[0] else 1 / K, dtype=torch.float64)
     ideal = ufm.certify(problem, W, rho / m * W[rows], bias)
-    assert abs(ideal.gap) < 1e-14
+    # The bound is tight but for the allowance for rounding.
+    assert 0 <= ideal.gap < 5e-14
     assert ideal.gradient_norm < 1e-14
     solution = ufm.solve(problem, "lbfgs", tol=1e-9, max_iter=3000)
     assert solution.converged

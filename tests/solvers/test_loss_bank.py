@@ -180,10 +180,9 @@ def test_dual_is_minus_the_conjugate(row: Row):
     other, _ = batch(4)
     assert (loss.value(other, y) - loss.dual(residual, y) - (residual * other).sum(1) >= -1e-12).all()
     # Counts stand for equal columns.
-    short, repeats = torch.tensor([[0.3, 0.2]], dtype=torch.float64), torch.tensor([2, 2])
-    full = short.repeat_interleave(repeats, 1)
-    expected = loss.dual(0.1 * full, full)
-    torch.testing.assert_close(loss.dual(0.1 * short, short, repeats.double()[None]), expected, rtol=1e-14, atol=0)
+    short, repeats = torch.tensor([[[0.1, -0.1]], [[0.3, 0.2]]], dtype=torch.float64), torch.tensor([2, 2])
+    expected = loss.dual(*short.repeat_interleave(repeats, -1))
+    torch.testing.assert_close(loss.dual(*short, repeats.double()[None]), expected, rtol=1e-14, atol=0)
 
 
 def test_shifts_are_known(row: Row):

@@ -72,6 +72,21 @@ def check_finite(name: str, value: Tensor) -> None:
         raise ValueError(f"{name}: got NaN or infinite entries, expected finite numbers")
 
 
+def power_of_two(x: Tensor) -> float:
+    """Return the power of two at or below the largest absolute entry; 1 if all entries are zero.
+
+    Divided by it, `x` keeps all its digits, and the squares of its large entries neither overflow nor vanish.
+
+    Examples
+    --------
+    >>> power_of_two(torch.tensor([3.0, -5.0]))
+    4.0
+    """
+    largest = x.detach().abs().max().item() if x.numel() else 0.0
+    # At the ends of the range its inverse would leave it.
+    return 2.0 ** min(max(math.frexp(largest)[1] - 1, -1022), 1022) if largest else 1.0
+
+
 def in_kind(result: Result, *inputs: Any) -> Result:
     """Return `result` unchanged if any of `inputs` is a tensor; otherwise turn its tensors into NumPy arrays.
 

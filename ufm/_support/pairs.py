@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ufm._support.arrays import to_tensor
 
+# Finer ones tell no more, and would not fit into memory.
+MAX_BINS = 10**6
 # The integer dtypes for which torch has minimum and maximum.
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 # What one operation in float64 can be off by, relative to its result.
 UNIT_ROUNDOFF = 2.0**-53
 # On the CPU and on a GPU alike: fewer rows make a product of matrices slow, more make its bound worse.
-_ROWS = 32
+_ROWS = 16
 
 
 def depth(count: int) -> int:

@@ -13,6 +13,8 @@ from ufm._support.arrays import check_integer
 
 # The double-exponential rule ends where pi sinh(t) = 40: exp(-40) is below the rounding error of the weights' sum.
 _RANGE = math.asinh(40 / math.pi)
+# Beyond it the coefficients deviate by less than 1e-30 from their mean.
+_LARGEST_ALPHA = 1e60
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def dirichlet_rule(alpha: float, sizes: tuple[float, ...], nodes: int | None = N
     Parameters
     ----------
     alpha : float
-        Concentration, > 0. Infinity gives the single node sizes / sum(sizes).
+        Concentration, > 0. Infinity, or more than 1e60, gives the single node sizes / sum(sizes).
     sizes : tuple of float
         b >= 1 positive numbers. A single part is the constant 1.
     nodes : int or None
@@ -56,7 +58,7 @@ def dirichlet_rule(alpha: float, sizes: tuple[float, ...], nodes: int | None = N
         If alpha is so extreme that Gauss nodes coincide with the ends of the interval.
     """
     one = torch.ones(1, dtype=torch.float64)
-    if math.isinf(alpha):
+    if alpha > _LARGEST_ALPHA:
         parts = torch.tensor([sizes], dtype=torch.float64)
         return Rule(parts / parts.sum(), one)
     shapes = [alpha * size for size in sizes]

@@ -60,35 +60,36 @@ class CrossEntropy(Loss):
         Notes
         -----
         The residual that is meant has the entries returned, but for the largest entry of q, where it is minus the sum
-        of the others: its error is that sum's. Labels divided by their sum are off by depth + 2 roundings of
-        themselves, depth being that of a sum over the classes; so q_k is known to a few roundings of y_k + |r_k|, say
-        delta_k, and the largest q_k to the sum of these.
+        of the others: its error is that sum's. Labels divided by their sum are off by depth + 1 roundings of
+        themselves, depth being that of a sum over the classes; so q_k is known to depth + 2 roundings of y_k + |r_k|,
+        say delta_k, and the largest q_k, as one minus the others, to the sum of these. (Where it is not far above the
+        others, `dual` may take another entry for the largest: then its own rounding counts too.)
 
         With f(q) = -q log q: if |a - b| <= delta, then f(a) - f(b) <= delta (1.7 + |log a|). For delta <= a/2 this is
         the mean value theorem with |f'| <= 1 + |log(a/2)|. For a larger delta, f rises by at most f(delta) <=
         delta log(2/a) where a > b, as f is subadditive, and falls by at most delta, as f' >= -1. Evaluating the sum of
-        entropies adds at most 2 depth + 10 roundings of it, with log and log1p right to two ulp.
+        entropies adds at most 2 depth + 8 roundings of it, with log and log1p right to two ulp.
         """
         roundings = depth(labels.shape[-1])
-        unit = (roundings + 6) * UNIT_ROUNDOFF
+        unit = (roundings + 2) * UNIT_ROUNDOFF
         y = labels / pairwise_sum(labels).unsqueeze(-1)
         # So much above -y that the exact q is not negative.
         r = torch.maximum(residual, -(1 - 2 * unit) * y)
         top = (y + r).argmax(-1, keepdim=True)
         r = r.scatter(-1, top, 0.0)
-        size = r.abs()
-        total = pairwise_sum(size).unsqueeze(-1)
+        total = pairwise_sum(r.abs()).unsqueeze(-1)
         r = r.scatter(-1, top, -pairwise_sum(r).unsqueeze(-1))
         error = torch.zeros_like(r).scatter(-1, top, 1.01 * roundings * UNIT_ROUNDOFF * total)
-        delta = 2 * unit * (y + size)
-        delta = delta.scatter(-1, top, 0.0)
-        delta = delta.scatter(-1, top, pairwise_sum(delta).unsqueeze(-1))
         q = y + r
+        delta = unit * (y + r.abs()) + error
+        own = torch.where(q < 0.6, delta, 0.0).gather(-1, top)
+        delta = delta.scatter(-1, top, 0.0)
+        delta = delta.scatter(-1, top, pairwise_sum(delta).unsqueeze(-1) + own)
         slack = pairwise_sum(delta * (1.7 + q.clamp(min=torch.finfo(q.dtype).tiny).log().abs()))
         value = self.dual(r, y)
         # Below, entries lose digits to underflow; a label of one class alone has no such entry.
         underflow = torch.where(value > 0, labels.shape[-1] * _UNDERFLOW, 0.0)
-        return DualPoint(r, error, value - (2 * roundings + 10) * UNIT_ROUNDOFF * value - 1.01 * slack - underflow)
+        return DualPoint(r, error, value - (2 * roundings + 8) * UNIT_ROUNDOFF * value - 1.01 * slack - underflow)
 
     def restoration(self, mean: Classes, average: Classes) -> Restoration | None:
         """Return the least share of one distribution in every prediction that takes the mean residual out of them.

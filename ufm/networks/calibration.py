@@ -14,13 +14,15 @@ from scipy import optimize
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, in_kind, to_tensor
-from ufm._support.pairs import bin_index, read_classes, read_pairs
+from ufm._support.pairs import MAX_BINS, bin_index, read_classes, read_pairs
 
 if TYPE_CHECKING:
     import matplotlib.axes
 
-# Range of temperatures that is searched, as multiples of the mean over samples of max_k z_k - min_k z_k.
-_RELATIVE_RANGE = (1e-5, 1e5)
+# What stands for a temperature of zero or infinity, relative to the smallest and largest difference of logits.
+_RELATIVE_EDGES = (1e-5, 1e5)
+# Beyond it the exponential of a logarithm leaves the range of numbers.
+_LARGEST_LOG = 700.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +111,7 @@ class Temperature:
     value : float
         The temperature, > 0.
     at_edge : bool
-        Whether it lies at an end of the range that was searched.
+        Whether it stands for zero or infinity, because no temperature between them is optimal.
     """
 
     value: float
@@ -129,7 +131,7 @@ class CalibrationReport:
     temperature : float
         The temperature, > 0.
     at_edge : bool
-        Whether it lies at an end of the range that was searched.
+        Whether it stands for zero or infinity, because no temperature between them is optimal.
     """
 
     before: MeasuredCalibration
@@ -206,7 +208,7 @@ def measure_calibration(
     (0.6667, 0.7333, 0.0667)
     """
     z, y = _samples(logits, classes)
-    return in_kind(_measure(z, y, check_integer("bins", bins, minimum=1)), logits, classes)
+    return in_kind(_measure(z, y, check_integer("bins", bins, minimum=1, maximum=MAX_BINS)), logits, classes)
 
 
 def fit_temperature(logits: Float[Array, "N K"], classes: Int[Array, "N"]) -> Temperature:
@@ -222,7 +224,7 @@ def fit_temperature(logits: Float[Array, "N K"], classes: Int[Array, "N"]) -> Te
     Returns
     -------
     Temperature
-        The temperature, and whether it lies at an end of the range that was searched.
+        The temperature, and whether it stands for zero or infinity.
 
     Raises
     ------
@@ -231,13 +233,14 @@ def fit_temperature(logits: Float[Array, "N K"], classes: Int[Array, "N"]) -> Te
 
     Notes
     -----
-    The objective is convex in b = 1/T. Its derivative, mean(sum_k p_k (z_k - z_y)), has a zero that is bracketed and
-    found to about 1e-12 of T. The search covers 1e-5 to 1e5 times the mean over samples of max_k z_k - min_k z_k.
+    The objective is convex in b = 1/T. Its derivative, mean(sum_k p_k (z_k - z_y)), has a zero that is bracketed on
+    log T, from the median difference outwards, and found to about 1e-12 of T, whatever the scale of the logits. A logit
+    of -1e9, or of -infinity, for a class that is impossible changes nothing.
 
-    The lower end is returned if the objective still falls as T -> 0; for example, if no logit exceeds that of the true
-    class in any sample. The upper end is returned if it still falls as T -> infinity: on average, the true class's
-    logit is at most the mean logit. If the logits are constant in every row, T is undetermined; then it is 1, not at an
-    edge.
+    The objective falls as T -> 0 if no logit exceeds that of the true class in any sample; 1e-5 times the smallest
+    difference to the true class's logit then stands for zero. It falls as T -> infinity if on average the true class's
+    logit is at most the mean logit; 1e5 times the largest difference then stands for infinity. If the logits are
+    constant in every row, T is undetermined; then it is 1, not at an edge.
 
     References
     ----------
@@ -285,7 +288,7 @@ def calibrate(
         a negative seed.
     """
     z, y = _samples(logits, classes)
-    bins = check_integer("bins", bins, minimum=1)
+    bins = check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
     generator = torch.Generator().manual_seed(check_integer("seed", seed, minimum=0, maximum=2**63 - 1))
     N = len(z)
     if N < 2:
@@ -345,7 +348,7 @@ def confidence_curve(
     """
     z = _logits(logits)
     pairs = read_pairs(class_a, class_b, lam, *z.shape, device=z.device).wide()
-    bins = check_integer("bins", bins, minimum=1)
+    bins = check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
     mixed = pairs.different()
     z, (a, b, coefficient) = z[mixed], pairs[mixed].columns
     predicted = z.argmax(1)
@@ -359,18 +362,23 @@ def confidence_curve(
 
 
 def _logits(logits: Any) -> Tensor:
-    """Return logits (N, K) in float64; raise ValueError for anything else."""
-    z = to_tensor("logits", logits, ndim=2).detach().double()
+    """Return logits (N, K) in float64, -inf allowed for impossible classes; raise ValueError for anything else."""
+    z = to_tensor("logits", logits, ndim=2, finite=False).detach().double()
     N, K = z.shape
     if N < 1 or K < 2:
         raise ValueError(f"logits: got shape {(N, K)}, expected (N, K) with N >= 1 and K >= 2")
+    if not bool((z < math.inf).all()) or not bool(torch.isfinite(z.amax(1)).all()):
+        raise ValueError("logits: got NaN or infinite entries, expected finite numbers, or -inf for impossible classes")
     return z
 
 
 def _samples(logits: Any, classes: Any) -> tuple[Tensor, Tensor]:
     """Return logits (N, K) in float64 and classes (N,) in int64; raise ValueError unless they fit together."""
     z = _logits(logits)
-    return z, read_classes("classes", classes, *z.shape, device=z.device).long()
+    y = read_classes("classes", classes, *z.shape, device=z.device).long()
+    if not bool(torch.isfinite(z.gather(1, y[:, None])).all()):
+        raise ValueError("logits: got -inf for a sample's true class, expected a finite number there")
+    return z, y
 
 
 def _measure(z: Tensor, y: Tensor, bins: int) -> MeasuredCalibration:
@@ -400,21 +408,34 @@ def _measure(z: Tensor, y: Tensor, bins: int) -> MeasuredCalibration:
 
 
 def _fit(z: Tensor, y: Tensor) -> Temperature:
-    spread = (z.amax(1) - z.amin(1)).mean().item()
-    if spread == 0:
-        return Temperature(1.0, False)
-    if not math.isfinite(spread):
+    possible = torch.isfinite(z)
+    gaps = z - z.gather(1, y[:, None])
+    if not bool(torch.isfinite(gaps[possible]).all()):
         raise ValueError("logits: got differences that overflow, expected finite differences within each row")
-    gaps = (z - z.gather(1, y[:, None])) / spread
+    sizes = gaps[possible & (gaps != 0)].abs()
+    if not len(sizes):
+        return Temperature(1.0, False)
+    smallest, middle, largest = (x.item() for x in (sizes.min(), sizes.median(), sizes.max()))
+    gaps = gaps / largest
+    finite = torch.where(possible, gaps, 0.0)
 
     def slope(log_t: float) -> float:
         """Return the derivative with respect to 1/T at T = exp(log_t), which falls as T grows."""
-        return (torch.softmax(gaps * math.exp(-log_t), 1) * gaps).sum(1).mean().item()
+        return (torch.softmax(gaps * math.exp(-log_t), 1) * finite).sum(1).mean().item()
 
-    low, high = (math.log(edge) for edge in _RELATIVE_RANGE)
-    if slope(low) <= 0:
-        return Temperature(spread * _RELATIVE_RANGE[0], True)
-    if slope(high) >= 0:
-        return Temperature(spread * _RELATIVE_RANGE[1], True)
+    if not bool((finite > 0).any()):
+        return Temperature(smallest * _RELATIVE_EDGES[0], True)
+    if (finite.sum(1) / possible.sum(1)).mean().item() >= 0:
+        return Temperature(largest * _RELATIVE_EDGES[1], True)
+    low = high = max(math.log(middle) - math.log(largest), -_LARGEST_LOG)
+    step = 1.0
+    while slope(low) < 0 and low > -_LARGEST_LOG:
+        low, high, step = max(low - step, -_LARGEST_LOG), low, 2 * step
+    while slope(high) > 0 and high < _LARGEST_LOG:
+        low, high, step = high, min(high + step, _LARGEST_LOG), 2 * step
+    if slope(low) <= 0 or slope(high) >= 0:
+        # The zero itself, or beyond what numbers can tell from zero or infinity.
+        log_t = low if slope(low) <= 0 else high
+        return Temperature(largest * math.exp(log_t), abs(log_t) >= _LARGEST_LOG)
     log_t = optimize.root_scalar(slope, method="brentq", bracket=(low, high), xtol=1e-12, maxiter=1000).root
-    return Temperature(spread * math.exp(log_t), False)
+    return Temperature(largest * math.exp(log_t), False)

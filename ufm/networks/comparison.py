@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, check_number
-from ufm._support.pairs import ClassPairs, cell_means, halves, r_squared
+from ufm._support.pairs import MAX_BINS, ClassPairs, cell_means, halves, r_squared
 from ufm.labels.decoding import RecordedLaw, summarise_labels
 from ufm.labels.laws import Law
 from ufm.networks.activations import Activations, pairs_of
@@ -120,7 +120,7 @@ def compare(
     if not isinstance(law, Law):
         raise ValueError(f"law: got {type(law).__name__}, expected a law such as Mixup(10)")
     K, d = activations.classifier.shape
-    bins = check_integer("bins", bins, minimum=1)
+    bins = check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
     check_integer("resamples", resamples, minimum=0)
     if law.num_classes != K:
         raise ValueError(f"law: got {law.num_classes} classes, expected {K} as the activations have")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, check_number
 from ufm._support.display import Displayed, Row
-from ufm._support.pairs import bin_index
+from ufm._support.pairs import MAX_BINS, bin_index
 from ufm.labels.decoding import decode_labels, read_labels
 from ufm.networks.activations import floats
 from ufm.networks.channel import ChannelCurve
@@ -142,7 +142,7 @@ class CollapseMetric:
         """Check the arguments; nothing is seen yet."""
         self.num_classes = check_integer("num_classes", num_classes, minimum=2)
         self.smoothing = check_number("smoothing", smoothing, minimum=0, below=1)
-        self.bins = check_integer("bins", bins, minimum=1)
+        self.bins = check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
         given = {"classifier": classifier, "class_means": class_means}
         read = {name: None if x is None else floats(name, x, 2).double() for name, x in given.items()}
         for name, value in read.items():

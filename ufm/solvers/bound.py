@@ -152,7 +152,7 @@ class DualSums:
         K, unit = self.K, _ENLARGED * UNIT_ROUNDOFF
         processes = dist.get_world_size() if dist.is_initialized() else 1
         # Of a sum over the targets, and of that of the weights, which divides it.
-        few = 2 * (depth(len(self.problem.targets)) + processes + 8) * unit
+        few = 2 * (depth(len(self.problem.targets)) + processes + 2) * unit
         weight = self.sums[:, -1].sum()
         sums, errors = (self.sums.sum(0) / weight).cpu(), (self.errors / weight).cpu()
         moment, mean, average, figures = sums.split([K * K, K, K, 5])

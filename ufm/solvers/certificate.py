@@ -103,8 +103,8 @@ def certify(
     Raises
     ------
     ValueError
-        For arrays of the wrong shape or with NaN, a classifier other than the fixed one, or a point outside the
-        constraints.
+        For arrays of the wrong shape or with NaN, a classifier other than the fixed one, a point outside the
+        constraints, or numbers so large that the objective overflows.
 
     Notes
     -----
@@ -164,7 +164,10 @@ def certify(
         w = w * (problem.row_norm / torch.linalg.vector_norm(w, dim=1, keepdim=True))
     if problem.feature_norm is not None:
         h = h * (problem.feature_norm / torch.linalg.vector_norm(h, dim=1, keepdim=True))
-    return certify_evaluation(local, local.evaluate(w, local.targets.weights.sqrt().unsqueeze(-1) * h, b))
+    evaluation = local.evaluate(w, local.targets.weights.sqrt().unsqueeze(-1) * h, b)
+    if not math.isfinite(evaluation.objective.item()):
+        raise ValueError("classifier, features, bias: got numbers whose objective overflows, expected smaller ones")
+    return certify_evaluation(local, evaluation)
 
 
 def _check_constraints(problem: UFM, w: Tensor, h: Tensor) -> None:

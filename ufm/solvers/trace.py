@@ -9,7 +9,7 @@ from torch import Tensor
 from ufm.labels.targets import Targets
 from ufm.solvers.method import Point
 from ufm.solvers.problem import UFM
-from ufm.theory.collapse import neural_collapse
+from ufm.theory.collapse import differ, neural_collapse
 from ufm.theory.etf import nearest_etf
 
 # A law with more mixing coefficients has no channel recorded.
@@ -91,5 +91,5 @@ class Trace:
 
 
 def _has_shape(rows: Tensor) -> bool:
-    """Return whether rows are finite and so far apart that their squared differences do not underflow."""
-    return bool(torch.isfinite(rows).all() and ((rows - rows.mean(0)).abs() > 1e-140).any())
+    """Return whether rows are finite, and not all equal."""
+    return bool(torch.isfinite(rows).all()) and differ(rows)

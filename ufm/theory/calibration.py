@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, check_number, in_kind, to_tensor
-from ufm._support.pairs import bin_index, read_lam
+from ufm._support.pairs import MAX_BINS, bin_index, read_lam
 from ufm.labels.laws import Law, Unmixed
 from ufm.labels.targets import pair_levels
 from ufm.prox import prox_logsumexp
@@ -151,7 +151,7 @@ def law_calibration(
     >>> round(found.confidence, 4), found.accuracy, round(found.ece, 4)
     (0.9531, 1.0, 0.0469)
     """
-    bins = check_integer("bins", bins, minimum=1)
+    bins = check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
     orbits = law.orbits(nodes, level=_LEVEL)
     b = check_number("beta", beta, above=0)
     p = torch.as_tensor(prox_logsumexp(orbits.levels, b, counts=orbits.counts).probabilities)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import Array, to_tensor
+from ufm._support.arrays import Array, power_of_two, to_tensor
 from ufm.theory.etf import nearest_etf
 
 
@@ -20,7 +20,8 @@ class Collapse:
     nc1 : float
         Variability within the classes, :math:`\operatorname{tr}(S_\mathrm{within} S_\mathrm{between}^+) / K`.
     nc2 : float
-        Relative distance of the centred class means from their nearest simplex ETF; see `ufm.nearest_etf`.
+        Relative distance of the centred class means from their nearest simplex ETF; see `ufm.nearest_etf`. NaN for
+        K > d + 1, where there is no simplex ETF.
     nc3 : float
         Distance from self-duality, :math:`\lVert W/\lVert W\rVert_F - M/\lVert M\rVert_F \rVert_F` between the centred
         classifier W and the matrix M of centred class means.
@@ -67,7 +68,8 @@ def neural_collapse(
     Raises
     ------
     ValueError
-        If shapes do not fit, `classes` holds anything but the whole numbers 0..K-1, or a class has no feature.
+        If shapes do not fit, `classes` holds anything but the whole numbers 0..K-1, a class has no feature, or all
+        class means or all rows of the classifier are equal.
 
     Examples
     --------
@@ -89,14 +91,30 @@ def neural_collapse(
     b = w.new_zeros(K) if bias is None else to_tensor("bias", bias, ndim=1).to(h)
     if len(b) != K:
         raise ValueError(f"bias: got shape {tuple(b.shape)}, expected {(K,)}, one per row of the classifier")
+    _check_differ("classifier", w)
+    # The measures do not depend on the scale, which is taken out so that no square leaves the range of numbers.
+    unit, size = power_of_two(h), power_of_two(w)
+    h, w, b = h / unit, w / size, b / unit / size
     members = torch.nn.functional.one_hot(k.long(), K).to(h)
     sizes = members.sum(0)
     if not bool((sizes > 0).all()):
         raise ValueError(f"classes: got no feature of class {int(sizes.argmin())}, expected some of each of {K}")
     means = (members.T @ h) / sizes.unsqueeze(-1)
+    _check_differ("features", means, "class means")
     within = h - means[k.long()]
     nc4 = (h @ w.T + b).argmax(1) != nearest_mean(h, means)
     return collapse_of(means, within.T @ within / len(h), w, nc4.double().mean().item())
+
+
+def differ(rows: Float[Tensor, "n d"]) -> bool:
+    """Return whether rows differ by more than the rounding of their mean."""
+    rows = rows / power_of_two(rows)
+    return bool(((rows - rows.mean(0)).abs() > 8 * torch.finfo(rows.dtype).eps * rows.abs().amax(0)).any())
+
+
+def _check_differ(name: str, rows: Float[Tensor, "K d"], what: str = "rows") -> None:
+    if not differ(rows):
+        raise ValueError(f"{name}: got {what} that are all equal, expected some that differ")
 
 
 def nearest_mean(features: Float[Tensor, "N d"], means: Float[Tensor, "K d"]) -> Int[Tensor, "N"]:
@@ -115,7 +133,9 @@ def collapse_of(
     nc1 = (torch.linalg.pinv(between, hermitian=True) @ within).trace() / len(means)
     rows = classifier - classifier.mean(0)
     nc3 = torch.linalg.matrix_norm(rows / torch.linalg.matrix_norm(rows) - centred / torch.linalg.matrix_norm(centred))
-    return Collapse(nc1.item(), nearest_etf(centred).relative_error, nc3.item(), nc4)
+    K, d = means.shape
+    nc2 = nearest_etf(centred).relative_error if d >= K - 1 else math.nan
+    return Collapse(nc1.item(), nc2, nc3.item(), nc4)
 
 
 def multiplier_of(classifier: Float[Array, "K d"]) -> float:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_integer, check_number, in_kind, to_tensor
+from ufm._support.arrays import Array, check_integer, check_number, in_kind, power_of_two, to_tensor
 
 
 def simplex_etf(
@@ -150,15 +150,18 @@ def nearest_etf(W: Float[Array, "K d"]) -> NearestETF:
     K, d = w.shape
     if K < 2 or d < K - 1:
         raise ValueError(f"W: got shape {(K, d)}, expected (K, d) with K >= 2 and d >= K-1")
-    norm = torch.linalg.matrix_norm(w)
-    if not norm > 0:
+    if not bool(w.any()):
         raise ValueError("W: got the zero matrix, expected a non-zero one")
+    # By a power of two, so that no square leaves the range of numbers and no digit changes.
+    unit = power_of_two(w)
+    w = w / unit
+    norm = torch.linalg.matrix_norm(w)
     basis = centred_basis(K, dtype=w.dtype, device=w.device)
     u, s, vh = torch.linalg.svd(basis.T @ w, full_matrices=False)
     scale = s.mean()
     etf = scale * basis @ (u @ vh)
     error = torch.linalg.matrix_norm(w - etf) / norm
-    return in_kind(NearestETF(etf, scale.item() * math.sqrt((K - 1) / K), error.item()), W)
+    return in_kind(NearestETF(unit * etf, unit * scale.item() * math.sqrt((K - 1) / K), error.item()), W)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_labels, check_number, in_kind, to_tensor
+from ufm._support.arrays import Array, check_labels, check_number, in_kind, power_of_two, to_tensor
 from ufm.losses import Loss, get_loss
 from ufm.theory.etf import nearest_etf
 
@@ -20,6 +20,8 @@ _MAX_NEWTON_STEPS = 200
 _MAX_HALVINGS = 30
 # Entries of the batch of Hessians that is held at a time.
 _BLOCK = 2**22
+# Of lambda_H / ||W||^2; beyond it, or its inverse, logits or features leave the range of numbers.
+_LEAST_RATIO = 1e-300
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def fixed_classifier(
     Raises
     ------
     ValueError
-        For labels off the simplex or of another number of classes, a penalty that is not positive, or an unknown loss.
+        For labels off the simplex or of another number of classes, a penalty that is not positive, or 300 orders of
+        magnitude from the square of W; or an unknown loss.
 
     Notes
     -----
@@ -119,7 +122,16 @@ def fixed_classifier(
     check_labels(y)
     dtype = torch.promote_types(w.dtype, y.dtype)
     w, y = w.to(dtype), y.to(w.device, dtype)
-    lambda_H = torch.as_tensor(feature_decay, dtype=w.dtype, device=w.device)
+    # The problem is that of W/c with features c h and feature penalty lambda_H/c^2: for c a power of two no digit changes.
+    unit = power_of_two(w)
+    w = w / unit
+    lambda_H = torch.as_tensor(feature_decay, dtype=w.dtype, device=w.device) / unit / unit
+    largest = w.detach().square().sum().item()
+    if largest and not _LEAST_RATIO < lambda_H.item() / largest < 1 / _LEAST_RATIO:
+        raise ValueError(
+            f"W, feature_decay: got a penalty of {lambda_H.item() / largest:.3g} times ||W||^2, expected one from "
+            f"{_LEAST_RATIO:g} to {1 / _LEAST_RATIO:g}"
+        )
     # The loss adds its own bias, which a bias of the user's replaces.
     own = loss_function.own_bias(len(w))
     offset = torch.zeros_like(w[:, 0])
@@ -137,10 +149,11 @@ def fixed_classifier(
         features: Tensor = _ArgMin.apply(w, offset, y, lambda_H, loss_function)  # pyright: ignore[reportAssignmentType]
         logits = features @ w.T + offset
     gradient = loss_function.residual(features @ w.T + offset, y) @ w + lambda_H * features
-    residual = torch.linalg.vector_norm(gradient, dim=-1)
+    residual = unit * torch.linalg.vector_norm(gradient, dim=-1)
     shown = logits if bias is None else logits + own
     prediction = loss_function.predict(logits)
-    result = Response(features, shown, prediction, residual, residual / lambda_H, closed_form)
+    error = residual / unit / lambda_H / unit
+    result = Response(features / unit, shown, prediction, residual, error, closed_form)
     return in_kind(result, W, labels, feature_decay)
 
 

@@ -245,7 +245,8 @@ def joint_optimum(
 
     def at(orbits: Orbits, start: float) -> tuple[float, float]:
         """Return (log beta, objective) for one quadrature rule; log beta is -inf for the zero solution."""
-        if log_target >= math.log(_spread(orbits)):
+        spread = _spread(orbits)
+        if not spread or log_target >= math.log(spread):
             return -math.inf, _objective(loss_function, orbits, 0.0)
         root = decreasing_root(lambda t: log_excess(loss_function, orbits, t, log_target), start)
         return root, _objective(loss_function, orbits, math.exp(root))
@@ -287,6 +288,8 @@ def log_excess(loss: Loss, orbits: Orbits, log_beta: float, log_target: float) -
     beta = torch.tensor(math.exp(log_beta), dtype=torch.float64)
     z = loss.etf_logits(orbits.levels, beta, orbits.counts)
     square = (orbits.weights @ (orbits.counts * z.square()).sum(-1)).item()
+    if not square:
+        raise ValueError("law: got labels that are all uniform, whose optimum is zero, expected a law with others")
     slope = (orbits.weights @ loss.etf_slope(z, beta, orbits.counts)).item()
     return math.log(square) - 2 * log_beta - log_target, slope / square - 2
 
