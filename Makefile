@@ -57,6 +57,7 @@ derivations: install
 benchmarks: install
 	$(BIN)/python -m experiments.benchmarks.exactness
 	$(BIN)/python -m experiments.benchmarks.exactness --cases 20000 --dtype float32 --out experiments/results/exactness/exactness_float32.json
+	$(BIN)/python -m experiments.benchmarks.certificates
 	$(BIN)/python -m experiments.benchmarks.speed
 	$(BIN)/python -m experiments.benchmarks.mutation
 	$(BIN)/python -m experiments.benchmarks.precision

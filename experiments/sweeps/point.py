@@ -8,6 +8,7 @@ import torch
 
 import ufm
 from experiments.sweeps.grid import GridPoint, parse_method
+from ufm.solvers.certificate import relative_gap
 from ufm.solvers.solution import Message
 
 # What is kept of a history: columns, and at most so many entries.

@@ -216,11 +216,12 @@ def test_temperature_at_the_edges():
     z, _ = drawn(0, 50)
     right, wrong = z.argmax(1), z.argmin(1)
     low, high = ufm.fit_temperature(z, right), ufm.fit_temperature(z, wrong)
-    spread = np.ptp(z, axis=1).mean()
+    # Zero and infinity are told by what is small or large beside every difference to the true class's logit.
+    gaps = [np.abs(z - z[np.arange(50), k][:, None]) for k in (right, wrong)]
     assert low.at_edge
     assert high.at_edge
-    assert low.value == pytest.approx(1e-5 * spread)
-    assert high.value == pytest.approx(1e5 * spread)
+    assert low.value == pytest.approx(1e-5 * gaps[0][gaps[0] > 0].min())
+    assert high.value == pytest.approx(1e5 * gaps[1].max())
     # One mistake among many keeps the temperature above zero.
     right[0] = wrong[0]
     assert not ufm.fit_temperature(z, right).at_edge
@@ -413,3 +414,40 @@ def test_bad_samples_are_named(function: Callable[[Any, Any], object], logits: A
 def test_bad_input_is_named(call: Callable[[], object], named: str):
     with pytest.raises(ValueError, match=f"^{named}.*, expected "):
         call()
+
+
+@pytest.mark.parametrize("masked", [-1e9, -1e300, -np.inf])
+def test_logits_of_impossible_classes_do_not_change_the_temperature(masked: float):
+    """As people mask unseen classes, and one sample that is right beyond doubt."""
+    z, classes = drawn(11, temperature=3.0)
+    plain = ufm.fit_temperature(z, classes)
+    wide = np.c_[z, np.full((len(z), 2), masked)]
+    found = ufm.fit_temperature(wide, classes)
+    assert found.value == pytest.approx(plain.value, rel=1e-10)
+    assert not found.at_edge
+    # Against SciPy on a grid-free objective: the convex function of 1/T.
+    oracle: Any = optimize.minimize_scalar(lambda b: nll(z, classes, 1 / b), bounds=(0.01, 5), method="bounded")
+    assert found.value == pytest.approx(1 / oracle.x, rel=1e-4)
+    # A sample that is right beyond doubt adds nothing at any temperature of the others' size.
+    sure = np.r_[z, [[1e9, 0, 0, 0, 0]]]
+    assert ufm.fit_temperature(sure, np.r_[classes, 0]).value == pytest.approx(plain.value, rel=1e-10)
+    # All right, but for masked classes: zero, on the scale of the other classes.
+    right = ufm.fit_temperature(wide, z.argmax(1))
+    assert right.at_edge
+    assert right.value < 1e-4
+    one, other = ufm.measure_calibration(z, classes), ufm.measure_calibration(wide, classes)
+    for name in ("accuracy", "confidence", "ece", "nll", "brier"):
+        assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-12)
+    assert ufm.calibrate(wide, classes).after.nll == pytest.approx(ufm.calibrate(z, classes).after.nll, rel=1e-9)
+
+
+def test_infinite_logits_are_refused_where_they_mean_nothing():
+    for bad in (np.inf, np.nan):
+        with pytest.raises(ValueError, match="^logits: got NaN or infinite"):
+            ufm.fit_temperature(np.array([[1.0, bad]]), np.array([0]))
+    with pytest.raises(ValueError, match="^logits: got NaN or infinite"):
+        ufm.fit_temperature(np.full((1, 2), -np.inf), np.array([0]))
+    with pytest.raises(ValueError, match="^logits: got -inf for a sample's true class"):
+        ufm.measure_calibration(np.array([[1.0, -np.inf]]), np.array([1]))
+    with pytest.raises(ValueError, match="^bins: got 1000"):
+        ufm.measure_calibration(np.eye(2), np.arange(2), bins=10**20)

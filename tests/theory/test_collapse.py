@@ -111,3 +111,47 @@ def test_multiplier_ignores_an_offset():
 def test_bad_input_is_named(call, named: str):
     with pytest.raises(ValueError, match=named):
         call()
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200, 1e-305])
+def test_measures_do_not_depend_on_the_scale(scale: float):
+    rng = np.random.default_rng(4)
+    classes = np.arange(30) % 3
+    W, b = rng.normal(size=(3, 4)), rng.normal(size=3)
+    features = rng.normal(size=(30, 4)) + 3 * W[classes]
+    expected = ufm.neural_collapse(features, classes, W, b)
+    for found in (
+        ufm.neural_collapse(scale * features, classes, W, scale * b),
+        ufm.neural_collapse(features, classes, scale * W, scale * b),
+    ):
+        for name in ("nc1", "nc2", "nc3", "nc4"):
+            assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("features", "classifier", "named"),
+    [
+        (np.eye(3), np.zeros((3, 3)), "classifier: got rows that are all equal"),
+        (np.eye(3), np.full((3, 3), 0.1), "classifier: got rows that are all equal"),
+        (np.full((3, 3), 0.1), np.eye(3), "features: got class means that are all equal"),
+        (np.zeros((3, 3)), np.eye(3), "features: got class means that are all equal"),
+    ],
+)
+def test_what_has_no_directions_is_named(features: np.ndarray, classifier: np.ndarray, named: str):
+    with pytest.raises(ValueError, match=f"^{named}"):
+        ufm.neural_collapse(features, np.arange(3), classifier)
+
+
+def test_more_classes_than_an_etf_has_room_for():
+    """NC1 against its definition by NumPy; there is no simplex ETF of 6 rows in the plane."""
+    rng = np.random.default_rng(1)
+    classes = np.arange(60) % 6
+    features = rng.normal(size=(60, 2)) + 2 * rng.normal(size=(6, 2))[classes]
+    found = ufm.neural_collapse(features, classes, rng.normal(size=(6, 2)))
+    means = np.stack([features[classes == k].mean(0) for k in range(6)])
+    centred = means - means.mean(0)
+    within = features - means[classes]
+    expected = np.trace(within.T @ within / 60 @ np.linalg.pinv(centred.T @ centred / 6)) / 6
+    assert found.nc1 == pytest.approx(expected, rel=1e-12)
+    assert np.isnan(found.nc2)
+    assert np.isfinite([found.nc3, found.nc4]).all()

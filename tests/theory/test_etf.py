@@ -143,3 +143,16 @@ def test_fewest_dimensions_are_enough_and_one_less_is_not(K: int):
     if K > 2:
         with pytest.raises(ValueError, match="W"):
             ufm.nearest_etf(W[:, :-1])
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-69, 1e200, 1e307])
+def test_nearest_etf_at_every_scale(scale: float):
+    W = np.random.default_rng(2).normal(size=(4, 5))
+    expected, found = ufm.nearest_etf(W), ufm.nearest_etf(scale * W)
+    assert found.relative_error == pytest.approx(expected.relative_error, rel=1e-9)
+    assert found.multiplier / scale == pytest.approx(expected.multiplier, rel=1e-9)
+    np.testing.assert_allclose(np.asarray(found.classifier) / scale, np.asarray(expected.classifier), rtol=1e-8)
+    # Entries of all sizes at once: the large one alone counts.
+    mixed = ufm.nearest_etf(np.diag([1e-69, 1e308, 1.0]))
+    alone = ufm.nearest_etf(np.diag([0.0, 1.0, 0.0]))
+    assert mixed.relative_error == pytest.approx(alone.relative_error, rel=1e-12)

@@ -184,3 +184,24 @@ def test_gradients_whichever_of_classes_and_dimensions_is_larger(loss: str, shap
 
     assert torch.autograd.gradcheck(features, (W,))
     assert torch.autograd.gradgradcheck(features, (W,))
+
+
+@pytest.mark.parametrize("scale", [1e-140, 1e-100, 1e100, 1e140])
+@pytest.mark.parametrize("etf", [True, False])
+def test_fixed_classifier_at_every_scale(scale: float, etf: bool):
+    """c W with feature penalty c^2 lambda has the features of W over c."""
+    W = ufm.simplex_etf(3).numpy() if etf else np.random.default_rng(0).normal(size=(3, 4))
+    y = np.array([[0.7, 0.3, 0.0], [0.2, 0.2, 0.6]])
+    for bias in (None, np.array([0.1, 0.2, 0.3])):
+        expected = ufm.fixed_classifier(W, y, 0.1, bias=bias)
+        found = ufm.fixed_classifier(scale * W, y, 0.1 * scale**2, bias=bias)
+        np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found.features * scale, expected.features, rtol=1e-9, atol=1e-12)
+
+
+def test_penalties_beyond_the_range_of_numbers_are_named():
+    W, y = ufm.simplex_etf(3).numpy(), np.array([[0.7, 0.3, 0.0]])
+    for w, decay in ((1e200 * W, 0.1), (1e308 * W, 0.1), (1e-200 * W, 0.1), (W, 1e-320)):
+        for bias in (None, np.zeros(3)):
+            with pytest.raises(ValueError, match="^W, feature_decay: got a penalty of"):
+                ufm.fixed_classifier(w, y, decay, bias=bias)

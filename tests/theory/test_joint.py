@@ -246,3 +246,25 @@ def test_channel_reads_the_logits(K: int, beta: float, lam: float):
 def test_bad_input_is_named(call, named: str):
     with pytest.raises(ValueError, match=f"^{named}"):
         call()
+
+
+def test_a_law_of_uniform_labels_has_a_collapsed_optimum():
+    law = ufm.Mixup(2, 1.0, 2, "different")
+    for nodes, loss, value in ((1, "cross_entropy", math.log(2)), (1, "mean_squared_error", 0.0)):
+        optimum = ufm.joint_optimum(law, 0.1, 0.1, loss, nodes=nodes)
+        assert optimum.collapsed
+        assert optimum.threshold == 0
+        assert optimum.objective == pytest.approx(value, abs=1e-15)
+    # The continuous law of the same point, and an inverse problem that has no solution.
+    assert ufm.joint_optimum(ufm.Mixup(2, math.inf, 2, "different"), 0.1, 0.1).collapsed
+    with pytest.raises(ValueError, match="^law: got labels that are all uniform"):
+        ufm.penalty_product(law, 5.0, nodes=1)
+
+
+@pytest.mark.parametrize("alpha", [1e20, 1e29, 1e31, 1e308])
+@pytest.mark.parametrize("ways", [2, 3])
+def test_huge_concentrations_are_those_of_infinity(alpha: float, ways: int):
+    found = ufm.joint_optimum(ufm.Mixup(3, alpha, ways), 0.01, 0.01, nodes=2)
+    expected = ufm.joint_optimum(ufm.Mixup(3, math.inf, ways), 0.01, 0.01, nodes=2)
+    assert found.beta == pytest.approx(expected.beta, rel=1e-12)
+    assert found.objective == pytest.approx(expected.objective, rel=1e-12)

@@ -13,8 +13,8 @@ from ufm._support.arrays import check_integer
 
 # The double-exponential rule ends where pi sinh(t) = 40: exp(-40) is below the rounding error of the weights' sum.
 _RANGE = math.asinh(40 / math.pi)
-# Beyond it the coefficients deviate by less than 1e-30 from their mean.
-_LARGEST_ALPHA = 1e60
+# Beyond it the coefficients deviate from their mean by a few ulp.
+_LARGEST_ALPHA = 1e30
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def dirichlet_rule(alpha: float, sizes: tuple[float, ...], nodes: int | None = N
     Parameters
     ----------
     alpha : float
-        Concentration, > 0. Infinity, or more than 1e60, gives the single node sizes / sum(sizes).
+        Concentration, > 0. Infinity, or more than 1e30, gives the single node sizes / sum(sizes).
     sizes : tuple of float
         b >= 1 positive numbers. A single part is the constant 1.
     nodes : int or None

@@ -169,8 +169,9 @@ class Loss(ABC):
         Returns
         -------
         Restoration or None
-            Its share is taken to be largest at one of the ends if all entries of the mean are rounded up, or all down,
-            and its gain to change with an entry of the mean by at most |mean_k| + average_k + 1 times as much. None where no way is known: there is then no certificate with an unpenalised bias.
+            None where no way is known: there is then no certificate with an unpenalised bias. The share is taken to be
+            largest at one of the ends if all entries of the mean are rounded up, or all down, and the gain to change
+            with an entry of the mean by at most |mean_k| + average_k + 1 times as much.
         """
         return None
 

@@ -91,7 +91,6 @@ def neural_collapse(
     b = w.new_zeros(K) if bias is None else to_tensor("bias", bias, ndim=1).to(h)
     if len(b) != K:
         raise ValueError(f"bias: got shape {tuple(b.shape)}, expected {(K,)}, one per row of the classifier")
-    _check_differ("classifier", w)
     # The measures do not depend on the scale, which is taken out so that no square leaves the range of numbers.
     unit, size = power_of_two(h), power_of_two(w)
     h, w, b = h / unit, w / size, b / unit / size
@@ -99,6 +98,7 @@ def neural_collapse(
     sizes = members.sum(0)
     if not bool((sizes > 0).all()):
         raise ValueError(f"classes: got no feature of class {int(sizes.argmin())}, expected some of each of {K}")
+    _check_differ("classifier", w)
     means = (members.T @ h) / sizes.unsqueeze(-1)
     _check_differ("features", means, "class means")
     within = h - means[k.long()]

@@ -122,7 +122,7 @@ def fixed_classifier(
     check_labels(y)
     dtype = torch.promote_types(w.dtype, y.dtype)
     w, y = w.to(dtype), y.to(w.device, dtype)
-    # The problem is that of W/c with features c h and feature penalty lambda_H/c^2: for c a power of two no digit changes.
+    # The problem is that of W/c with features c h and penalty lambda_H/c^2: for c a power of two no digit changes.
     unit = power_of_two(w)
     w = w / unit
     lambda_H = torch.as_tensor(feature_decay, dtype=w.dtype, device=w.device) / unit / unit
