@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_labels, in_kind, to_tensor
+from ufm._support.arrays import Array, check_labels, half_rounding, in_kind, to_numbers, to_tensor
 
 _MAX_NEWTON_STEPS = 100
 # omega(x) is exp(x) to rounding below this.
@@ -171,7 +171,8 @@ def prox_logsumexp(
     >>> prox.logits.round(4).tolist(), prox.probabilities.round(4).tolist()
     ([0.8642, 0.111, -0.9751], [0.6136, 0.2889, 0.0975])
     """
-    y = to_tensor("labels", labels)
+    given = to_numbers("labels", labels)
+    y = to_tensor("labels", given)
     b = to_tensor("beta", beta).to(y)
     c = None if counts is None else to_tensor("counts", counts).to(y)
     if c is not None and bool((c < 0).any()):
@@ -184,7 +185,10 @@ def prox_logsumexp(
             f"labels, beta, counts: got shapes {tuple(y.shape)}, {tuple(b.shape)}, {tuple(shapes[2])}, "
             "expected (..., K), (...), (..., K)"
         ) from error
-    check_labels(y if c is None else y * c)
+    each = y if c is None else y * c
+    check_labels(each, rounding=half_rounding(given))
+    if half_rounding(given):
+        y = y / each.sum(-1, keepdim=True)
     if not bool(((b > 0) & torch.isfinite(b)).all()):
         raise ValueError(
             f"beta: got {beta if b.ndim == 0 else b.min().item()!r}, expected positive numbers within {b.dtype}"

@@ -42,7 +42,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "words": ("class_a", ["a", "b", "c"], "class_a: got list, expected an array of whole numbers"),
     "ragged": ("class_a", [[0], [1, 2], [3]], "class_a: got list, expected an array of whole numbers"),
     "real": ("class_a", A + 0.0, r"class_a: got torch.float64, expected whole numbers in 0\.\.2"),
-    "truth": ("class_b", A > 0, r"class_b: got torch.bool, expected whole numbers in 0\.\.2"),
+    "truth": ("class_b", A > 0, "class_b: got dtype torch.bool, expected an array of whole numbers"),
     "large": ("class_b", A + 1, r"class_b: got torch.int64 from 1 to 3, expected whole numbers in 0\.\.2"),
     "negative": ("class_a", A - 1, r"class_a: got torch.int64 from -1 to 1, expected whole numbers in 0\.\.2"),
     "lam short": ("lam", LAM[:2], r"lam: got shape \(2,\), expected \(3,\)"),

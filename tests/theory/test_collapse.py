@@ -101,7 +101,7 @@ def test_multiplier_ignores_an_offset():
     ("call", "named"),
     [
         (lambda: ufm.neural_collapse(np.ones((4, 2)), np.array([0, 0, 1, 1]), np.ones((3, 2))), "classes"),
-        (lambda: ufm.neural_collapse(np.ones((4, 2)), np.array([0, 1]), np.ones((2, 2))), "features"),
+        (lambda: ufm.neural_collapse(np.ones((4, 2)), np.array([0, 1]), np.ones((2, 2))), "classes"),
         (lambda: ufm.neural_collapse(np.ones((3, 2)), np.array([0, 1, 5]), np.ones((3, 2))), "classes"),
         (lambda: ufm.neural_collapse(np.eye(2), np.array([0, 1]), np.eye(2), np.ones(3)), "bias"),
         (lambda: ufm.neural_collapse(np.eye(2), np.array([0, 1]), np.eye(2), np.ones((2, 1))), "bias"),

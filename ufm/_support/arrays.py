@@ -1,33 +1,123 @@
 """Conversion of arrays at the public boundary, and the argument checks that every room shares.
 
-Torch is the only numerical backend. A public function accepts NumPy arrays, torch tensors or nested sequences,
-computes with tensors, and returns the kind of array that it was given.
+Torch is the only numerical backend. A public function accepts NumPy arrays, torch tensors, nested sequences and
+whatever NumPy can read (data frames, arrays of other frameworks), computes with tensors, and returns tensors or NumPy
+arrays. Every array enters by `to_numbers`: real numbers through `to_tensor` or `to_labels`, classes through
+`read_classes`.
 """
 
 import dataclasses
 import math
+import os
+import reprlib
+from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Array = Tensor | np.ndarray
 # Of the sum of a label that was computed in float32.
 _LEAST_TOLERANCE = 1e-5
+# Larger whole numbers are not exact in float64.
+_LARGEST = 2**53
+HALVES = (torch.bfloat16, torch.float16)
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+# Torch has neither minimum nor comparisons of these.
+_WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 Result = TypeVar("Result")
 
 
-def to_tensor(name: str, value: Any, *, ndim: int | None = None, finite: bool = True) -> Tensor:
-    """Return `value` as a floating-point tensor: float32 and float64 are kept, integers become float64.
+def to_numbers(name: str, value: Any, expected: str = "an array of real numbers") -> Tensor:
+    """Return an array of any kind as an ordinary tensor of its own dtype: real numbers or integers.
 
     Parameters
     ----------
     name : str
         Name of the argument, for the error message.
     value : array, tensor, number or nested sequence
-        What the caller passed. A tensor stays on its device and in its graph.
+        What the caller passed. Byte order, strides and write protection do not matter. Objects must be real numbers;
+        they become int64 if all are integers, otherwise float64.
+    expected : str
+        What the argument takes, for the error message.
+
+    Returns
+    -------
+    Tensor
+        Strided and real, sharing memory with `value` where possible. A tensor stays on its device and in its graph.
+
+    Raises
+    ------
+    ValueError
+        For anything else: text, truth values, complex numbers, decimals, masked arrays; and for sparse, nested,
+        quantised and meta tensors.
+    """
+    tensor = value if isinstance(value, Tensor) else _from_numpy(name, value, expected)
+    kinds = {
+        "masked": isinstance(tensor, torch.masked.MaskedTensor),
+        "nested": tensor.is_nested,
+        "quantised": tensor.is_quantized,
+        "sparse": tensor.layout != torch.strided,
+        "meta": tensor.is_meta,
+    }
+    if unusual := [kind for kind, found in kinds.items() if found]:
+        raise ValueError(f"{name}: got a {unusual[0]} tensor, expected {expected}")
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"{name}: got dtype {tensor.dtype}, expected {expected}")
+    return tensor
+
+
+def _from_numpy(name: str, value: Any, expected: str) -> Tensor:
+    """Return what NumPy can read as a tensor."""
+    message = f"{name}: got {type(value).__name__}, expected {expected}"
+    parts = value if isinstance(value, list | tuple) else [value]
+    # NumPy would drop the mask.
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise ValueError(f"{name}: got a masked array, expected {expected} without a mask")
+    try:
+        array = np.asarray(value)
+        if array.dtype == object:
+            array = _unboxed(array)
+        if array.dtype.kind in "USMm":
+            raise ValueError(message)
+        # Torch warns of read-only memory, and reads neither foreign byte orders nor negative strides.
+        if not (array.dtype.isnative and array.flags.writeable):
+            array = array.astype(array.dtype.newbyteorder("="))
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        # The bfloat16 of other frameworks, which is no dtype of NumPy's own.
+        if array.dtype.name == "bfloat16":
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        return torch.as_tensor(array)
+    # RuntimeError: a list of tensors that require gradients.
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(message) from error
+
+
+def _unboxed(array: np.ndarray) -> np.ndarray:
+    """Return an array of Python objects as one of int64 or float64; raise TypeError unless all are real numbers."""
+    entries = array.reshape(-1).tolist()
+    if not all(_is_real(entry) for entry in entries):
+        raise TypeError
+    whole = all(isinstance(entry, Integral) and abs(entry) < 2**63 for entry in entries)
+    return np.array(entries, dtype=np.int64 if whole else np.float64).reshape(array.shape)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def to_tensor(name: str, value: Any, *, ndim: int | None = None, finite: bool = True) -> Tensor:
+    """Return `value` as a float32 or float64 tensor: these are kept, shorter floats become float32, integers float64.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the error message.
+    value : array, tensor, number or nested sequence
+        What the caller passed; see `to_numbers`.
     ndim : int, optional
         Number of dimensions that the array must have.
     finite : bool
@@ -44,25 +134,34 @@ def to_tensor(name: str, value: Any, *, ndim: int | None = None, finite: bool = 
         If `value` is not an array of real numbers, or has the wrong number of dimensions or entries that are
         not finite.
     """
-    if isinstance(value, Tensor):
-        tensor = value
-    else:
-        try:
-            array = np.asarray(value)
-            tensor = torch.as_tensor(np.ascontiguousarray(array).reshape(array.shape))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}: got {type(value).__name__}, expected an array of real numbers") from error
-    if not tensor.is_floating_point():
-        if tensor.is_complex() or tensor.dtype == torch.bool:
-            raise ValueError(f"{name}: got dtype {tensor.dtype}, expected real numbers")
-        tensor = tensor.to(torch.float64)
+    tensor = to_numbers(name, value)
     if tensor.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{name}: got dtype {tensor.dtype}, expected float32 or float64")
+        try:
+            tensor = tensor.to(torch.float32 if tensor.is_floating_point() else torch.float64)
+        except RuntimeError as error:
+            raise ValueError(f"{name}: got dtype {tensor.dtype}, expected an array of real numbers") from error
     if ndim is not None and tensor.ndim != ndim:
         raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {ndim} dimensions")
     if finite:
         check_finite(name, tensor)
     return tensor
+
+
+def read_classes(
+    name: str, value: Any, count: int, num_classes: int, *, device: torch.device | str = "cpu"
+) -> Int[Tensor, "N"]:
+    """Return `count` classes as an integer tensor; raise ValueError, naming them, unless in 0..num_classes-1."""
+    classes = to_numbers(name, value, "an array of whole numbers").to(device)
+    # An empty list has no integer dtype of its own.
+    if classes.dtype in _WIDE_UNSIGNED or (not isinstance(value, Tensor) and not classes.numel()):
+        classes = classes.to(torch.int64)
+    if tuple(classes.shape) != (count,):
+        raise ValueError(f"{name}: got shape {tuple(classes.shape)}, expected {(count,)}")
+    whole = classes.dtype in _INTEGERS
+    if not whole or (count and (int(classes.min()) < 0 or int(classes.max()) >= num_classes)):
+        ends = f" from {classes.min()} to {classes.max()}" if whole else ""
+        raise ValueError(f"{name}: got {classes.dtype}{ends}, expected whole numbers in 0..{num_classes - 1}")
+    return classes
 
 
 def check_finite(name: str, value: Tensor) -> None:
@@ -111,31 +210,67 @@ def check_number(
     allowed = [f"> {above:g}"] if above > -math.inf else []
     allowed += [f">= {minimum:g}"] if minimum > -math.inf else []
     allowed += [f"< {below:g}"] if below < math.inf else []
-    message = f"{name}: got {value!r}, expected a finite number" + (" " + " and ".join(allowed) if allowed else "")
-    if isinstance(value, str | bytes | bool):
-        raise ValueError(message)
+    words = "a finite number" + (" " + " and ".join(allowed) if allowed else "")
+    if isinstance(value, Array):
+        value = to_tensor(name, value, ndim=0, finite=False).item()
     try:
-        number = float(value.detach() if isinstance(value, Tensor) else value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(message) from error
+        number = float(value) if _is_real(value) else math.nan
+    except OverflowError:
+        number = math.nan
     if not (math.isfinite(number) and number > above and minimum <= number < below):
-        raise ValueError(message)
+        raise ValueError(f"{name}: got {_brief(value)}, expected {words}")
     return number
 
 
 def check_integer(name: str, value: Any, *, minimum: int, maximum: int | None = None) -> int:
-    """Return `value` as an int, or raise ValueError unless it is a whole number from `minimum` to `maximum`."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < minimum or (maximum is not None and value > maximum):
-        upper = "" if maximum is None else f" and <= {maximum}"
-        raise ValueError(f"{name}: got {value!r}, expected a whole number >= {minimum}{upper}")
+    """Return `value` as an int, or raise ValueError unless it is a whole number from `minimum` to `maximum`.
+
+    By default the maximum is 2^53, beyond which whole numbers are not exact in float64.
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    most = _LARGEST if maximum is None else maximum
+    if not whole or not minimum <= value <= most:
+        upper = f" and <= {most}" if maximum is not None or (whole and value > most) else ""
+        raise ValueError(f"{name}: got {_brief(value)}, expected a whole number >= {minimum}{upper}")
     return int(value)
+
+
+def check_size(name: str, shape: Sequence[int]) -> None:
+    """Raise ValueError, naming the argument, if an array of float64 of such a shape needs more memory than there is."""
+    size, memory = 8 * math.prod(shape), _memory()
+    if size > memory:
+        raise ValueError(
+            f"{name}: got sizes that need {size / 1e9:.3g} GB, expected at most the {memory / 1e9:.3g} GB of memory"
+        )
+
+
+def _memory() -> int:
+    """Return the bytes of memory of this machine, or a terabyte where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 10**12
+
+
+def check_kind(name: str, value: Any, kinds: Any, expected: str) -> None:
+    """Raise TypeError, naming the argument, unless `value` is an instance of `kinds`."""
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name}: got {type(value).__name__}, expected {expected}")
+
+
+# Long values and numbers of very many digits are shortened.
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
+
+
+def _brief(value: Any) -> str:
+    return _REPR.repr(value)
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
     """Raise ValueError unless `value` is one of `choices`."""
     if value not in choices:
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, choices))}")
+        raise ValueError(f"{name}: got {_brief(value)}, expected one of {', '.join(map(repr, choices))}")
 
 
 def check_labels(labels: Float[Tensor, "... K"], name: str = "labels", *, rounding: float = 0.0) -> None:
@@ -157,3 +292,20 @@ def check_labels(labels: Float[Tensor, "... K"], name: str = "labels", *, roundi
         raise ValueError(
             f"{name}: got a row whose sum differs from 1 by {deviation:.3g}, expected at most {tolerance:.2g}"
         )
+
+
+def to_labels(value: Any, *, ndim: int | None = None) -> Float[Tensor, "... K"]:
+    """Return soft labels as a tensor; raise ValueError, naming labels, unless their rows are on the simplex.
+
+    Rows that came in half precision are divided by their sum, which rounding moves too far from one.
+    """
+    given = to_numbers("labels", value)
+    labels = to_tensor("labels", given, ndim=ndim)
+    rounding = half_rounding(given)
+    check_labels(labels, rounding=rounding)
+    return labels / labels.sum(-1, keepdim=True) if rounding else labels
+
+
+def half_rounding(value: Tensor) -> float:
+    """Return the machine epsilon of a tensor in half precision, and 0 for any other."""
+    return torch.finfo(value.dtype).eps if value.dtype in HALVES else 0.0

@@ -7,17 +7,14 @@ here, so that the same input gives the same error message everywhere.
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import to_tensor
+from ufm._support.arrays import read_classes, to_tensor
 
 # Finer ones tell no more, and would not fit into memory.
 MAX_BINS = 10**6
-# The integer dtypes for which torch has minimum and maximum.
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,29 +96,6 @@ def read_pairs(
     a = read_classes("class_a", class_a, count, num_classes, device=device)
     b = read_classes("class_b", class_b, count, num_classes, device=device)
     return ClassPairs(a, b, read_lam(lam, count=count).to(device))
-
-
-def read_classes(
-    name: str, value: Any, count: int, num_classes: int, *, device: torch.device | str = "cpu"
-) -> Int[Tensor, "N"]:
-    """Return `count` classes as an integer tensor; raise ValueError, naming them, unless in 0..num_classes-1."""
-    try:
-        if isinstance(value, Tensor):
-            classes = value.to(device)
-        else:
-            array = np.asarray(value, order="C")
-            # Torch has no minimum of wide unsigned integers, and an empty list has no integer dtype of its own.
-            array = array.astype(np.int64) if array.dtype.kind == "u" or not array.size else array
-            classes = torch.as_tensor(array, device=device)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: got {type(value).__name__}, expected an array of whole numbers") from error
-    if tuple(classes.shape) != (count,):
-        raise ValueError(f"{name}: got shape {tuple(classes.shape)}, expected {(count,)}")
-    whole = classes.dtype in _INTEGERS
-    if not whole or (count and (int(classes.min()) < 0 or int(classes.max()) >= num_classes)):
-        ends = f" from {classes.min()} to {classes.max()}" if whole else ""
-        raise ValueError(f"{name}: got {classes.dtype}{ends}, expected whole numbers in 0..{num_classes - 1}")
-    return classes
 
 
 def read_lam(value: Any, *, ndim: int | None = None, count: int | None = None) -> Float[Tensor, "..."]:

@@ -10,14 +10,12 @@ from jaxtyping import Bool, Float, Int
 from scipy import optimize, special
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_labels, check_number, to_tensor
-from ufm._support.pairs import read_classes
+from ufm._support.arrays import HALVES, Array, check_labels, check_number, read_classes, to_numbers, to_tensor
 from ufm.labels.targets import Orbits, Targets
 
 # With smoothing, an entry within this share of s/K counts as that of a class that the label lacks: rounding in float32
 # is far below it. Labels of half precision need more, so many of their machine epsilons.
 _TOLERANCE, _EPSILONS = 1e-4, 8
-_HALVES = (torch.bfloat16, torch.float16)
 # The smallest entry of all is that of smoothing only if so many labels have it; a teacher's labels have each their own.
 _SHARE = 0.1
 # A label is read in blocks of this many numbers.
@@ -140,20 +138,19 @@ def decode_labels(labels: Array, num_classes: int | None = None, *, smoothing: f
 
 def read_labels(labels: Array, num_classes: int | None = None) -> tuple[Tensor, float]:
     """Return soft labels (N, K) or classes (N,), checked, on the CPU, and the machine epsilon that they came with."""
-    value = labels if isinstance(labels, Tensor) else np.asarray(labels)
+    value = to_numbers("labels", labels)
     if value.ndim == 1:
-        classes = read_classes("labels", value, len(value), 2**31 if num_classes is None else num_classes).long()
-        if not len(classes):
+        if not len(value):
             raise ValueError("labels: got none, expected at least one")
-        return classes, 0.0
-    half = str(value.dtype).removeprefix("torch.") in ("float16", "bfloat16")
-    y = to_tensor("labels", torch.as_tensor(value).float() if half else value, ndim=2).detach().cpu()
+        most = 2**31 if num_classes is None else num_classes
+        return read_classes("labels", value, len(value), most).long(), 0.0
+    y = to_tensor("labels", value, ndim=2).detach().cpu()
     if num_classes is not None and y.shape[1] != num_classes:
         raise ValueError(f"labels: got {y.shape[1]} classes, expected {num_classes}")
     rounding = 0.0
     if y.dtype == torch.float32:
         # Labels of half precision have larger errors, also after they were widened.
-        rounding = next((torch.finfo(x).eps for x in _HALVES if torch.equal(y, y.to(x).float())), 0.0)
+        rounding = next((torch.finfo(x).eps for x in HALVES if torch.equal(y, y.to(x).float())), 0.0)
     check_labels(y, rounding=rounding)
     return y, rounding
 

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -141,7 +141,7 @@ class Mixup:
         check_choice("pairs", self.pairs, _PAIRS)
         if self.pairs == "different" and ways > K:
             raise ValueError(f"ways: got {ways} different classes, expected at most num_classes = {K}")
-        _check_priors(self.priors, K)
+        object.__setattr__(self, "priors", _priors(self.priors, K))
 
     def targets(self, nodes: int = 16) -> Targets:
         """Return every choice of classes at every quadrature node.
@@ -285,7 +285,8 @@ class Unmixed:
 
     def __post_init__(self) -> None:
         """Check both fields."""
-        _check_priors(self.priors, check_integer("num_classes", self.num_classes, minimum=2))
+        K = check_integer("num_classes", self.num_classes, minimum=2)
+        object.__setattr__(self, "priors", _priors(self.priors, K))
 
     def targets(self, nodes: int = 1) -> Targets:
         """Return one target per class; `nodes` has no effect, because there is no lambda."""
@@ -383,12 +384,14 @@ def _partitions(total: int, largest: int) -> Iterator[tuple[int, ...]]:
             yield (size, *rest)
 
 
-def _check_priors(priors: tuple[float, ...] | None, num_classes: int) -> None:
+def _priors(priors: Any, num_classes: int) -> tuple[float, ...] | None:
+    """Return class probabilities, checked."""
     if priors is None:
-        return
+        return None
     values = to_tensor("priors", priors, ndim=1)
     if len(values) != num_classes or not bool((values > 0).all()) or abs(values.sum().item() - 1) > 1e-9:
         raise ValueError(f"priors: got {priors}, expected {num_classes} positive probabilities summing to 1")
+    return tuple(values.tolist())
 
 
 def _refuse_priors(priors: tuple[float, ...] | None) -> None:

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_integer, check_labels, check_number, to_tensor
+from ufm._support.arrays import Array, check_integer, check_number, read_classes, to_labels, to_tensor
 from ufm._support.display import Displayed, Row
 from ufm._support.memory import check_memory
-from ufm._support.pairs import read_classes, read_lam, read_pairs
+from ufm._support.pairs import read_lam, read_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +69,7 @@ class Targets(Displayed, _StoredTargets):
         lam: Float[Array, "N"] | None = None,
     ) -> None:
         """Convert and check the arrays."""
-        y = to_tensor("labels", labels, ndim=2)
-        check_labels(y)
+        y = to_labels(labels, ndim=2)
         y = y / y.sum(1, keepdim=True)
         w = _probabilities(weights, y[:, 0]).to(y)
         a, b = (_column(x, c, y) for x, c in (("class_a", class_a), ("class_b", class_b)))

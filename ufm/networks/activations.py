@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_finite, to_tensor
+from ufm._support.arrays import Array, to_tensor
 from ufm._support.display import Displayed, Row
 from ufm._support.pairs import ClassPairs, read_pairs
 from ufm._support.tensorfile import Rows, write_tensors
@@ -175,7 +175,7 @@ class Activations(Displayed):
                 kind = type(getattr(self, name)).__name__
                 raise ValueError(f"{name}: got {kind}, expected a tensor; Activations.of takes arrays of any kind")
         for name in ("features", "logits", "classifier"):
-            check_finite(name, to_tensor(name, getattr(self, name), ndim=2, finite=False))
+            object.__setattr__(self, name, to_tensor(name, getattr(self, name), ndim=2))
         N, K, d = len(self.features), len(self.classifier), self.features.shape[1]
         shapes = {"logits": (N, K), "classifier": (K, d), "bias": (K,), "soft_labels": (N, K), "classes": (N,)}
         for name, shape in shapes.items():
@@ -183,8 +183,10 @@ class Activations(Displayed):
             if value is not None and tuple(value.shape) != shape:
                 raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {shape}")
         if self.bias is not None:
-            check_finite("bias", to_tensor("bias", self.bias, finite=False))
-        read_pairs(self.class_a, self.class_b, self.lam, N, K)
+            object.__setattr__(self, "bias", to_tensor("bias", self.bias))
+        pairs = read_pairs(self.class_a, self.class_b, self.lam, N, K)
+        for name, value in zip(PAIRS, pairs.columns, strict=True):
+            object.__setattr__(self, name, value)
         for name, value in self.layers.items():
             if value.ndim == 0 or len(value) != N:
                 raise ValueError(f"layers: got {name!r} of shape {tuple(value.shape)}, expected {N} rows")
@@ -281,9 +283,7 @@ def columns_of(labels: Array, num_classes: int) -> dict[str, Any]:
 
 def floats(name: str, value: Array, ndim: int | None) -> Tensor:
     """Return an array of real numbers as a tensor on the CPU, half precision widened."""
-    tensor = torch.as_tensor(value).detach().cpu()
-    half = tensor.is_floating_point() and tensor.dtype.itemsize < 4
-    return to_tensor(name, tensor.float() if half else tensor, ndim=ndim)
+    return to_tensor(name, value, ndim=ndim).detach().cpu()
 
 
 def pairs_of(activations: Activations) -> ClassPairs:

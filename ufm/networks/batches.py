@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ufm._support.arrays import to_numbers
 from ufm._support.pairs import read_pairs
 from ufm.labels.decoding import read_labels
 from ufm.networks.activations import PAIRS, MixedBatch
-from ufm.networks.heads import copied
 
 _EXPECTED = 'expected a MixedBatch, a pair (inputs, labels), or a mapping with "labels"'
 
@@ -37,7 +37,7 @@ def read_batch(batch: Any) -> tuple[Any, int, dict[str, Tensor]]:
 def _label(name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise ValueError(f"{name}: got {type(value).__name__}, expected a tensor")
-    return copied(name, value) if name != "labels" else value.detach().to("cpu", copy=True)
+    return to_numbers(name, value).detach().to("cpu", copy=True)
 
 
 def _count(inputs: Any) -> int:

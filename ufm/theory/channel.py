@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_integer, check_labels, check_number, in_kind, to_tensor
+from ufm._support.arrays import Array, check_integer, check_number, in_kind, to_labels
 from ufm._support.pairs import read_lam
 from ufm.labels.targets import pair_levels
 from ufm.prox import prox_logsumexp, wright_omega
@@ -122,8 +122,7 @@ def limit_shape(labels: Float[Array, "N K"]) -> Float[Array, "N K"]:
     [[ 0.75 -0.25 -0.25 -0.25]
      [ 0.5   0.5  -0.5  -0.5 ]]
     """
-    y = to_tensor("labels", labels, ndim=2)
-    check_labels(y)
+    y = to_labels(labels, ndim=2)
     support = (y > 0).to(y)
     return in_kind(support - support.mean(-1, keepdim=True), labels)
 

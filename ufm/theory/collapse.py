@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import Array, power_of_two, to_tensor
+from ufm._support.arrays import Array, power_of_two, read_classes, to_tensor
 from ufm.theory.etf import nearest_etf
 
 
@@ -81,13 +81,12 @@ def neural_collapse(
     """
     h = to_tensor("features", features, ndim=2).double()
     w = to_tensor("classifier", classifier, ndim=2).to(h)
-    k = torch.as_tensor(classes, device=h.device)
     K = len(w)
-    if k.shape != h.shape[:1] or w.shape[1] != h.shape[1]:
-        shapes = f"{tuple(h.shape)}, {tuple(k.shape)}, {tuple(w.shape)}"
-        raise ValueError(f"features, classes, classifier: got shapes {shapes}, expected (N, d), (N,), (K, d)")
-    if bool(((k < 0) | (k >= K)).any()) or k.is_floating_point():
-        raise ValueError(f"classes: got {k.dtype} from {k.min()} to {k.max()}, expected whole numbers in 0..{K - 1}")
+    if w.shape[1] != h.shape[1]:
+        raise ValueError(
+            f"features, classifier: got shapes {tuple(h.shape)}, {tuple(w.shape)}, expected (N, d), (K, d)"
+        )
+    k = read_classes("classes", classes, len(h), K, device=h.device)
     b = w.new_zeros(K) if bias is None else to_tensor("bias", bias, ndim=1).to(h)
     if len(b) != K:
         raise ValueError(f"bias: got shape {tuple(b.shape)}, expected {(K,)}, one per row of the classifier")

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_labels, check_number, in_kind, power_of_two, to_tensor
+from ufm._support.arrays import Array, check_number, in_kind, power_of_two, to_labels, to_tensor
 from ufm.losses import Loss, get_loss
 from ufm.theory.etf import nearest_etf
 
@@ -114,18 +114,19 @@ def fixed_classifier(
     >>> response.probabilities.round(3)
     array([[0.614, 0.289, 0.098]])
     """
-    w, y = to_tensor("W", W, ndim=2), to_tensor("labels", labels, ndim=2)
-    check_number("feature_decay", feature_decay, above=0)
+    w, y = to_tensor("W", W, ndim=2), to_labels(labels, ndim=2)
+    decay = check_number("feature_decay", feature_decay, above=0)
     loss_function = get_loss(loss)
     if y.shape[1] != w.shape[0]:
         raise ValueError(f"labels: got {y.shape[1]} classes, expected {w.shape[0]} as W has rows")
-    check_labels(y)
     dtype = torch.promote_types(w.dtype, y.dtype)
     w, y = w.to(dtype), y.to(w.device, dtype)
     # The problem is that of W/c with features c h and penalty lambda_H/c^2: for c a power of two no digit changes.
     unit = power_of_two(w)
     w = w / unit
-    lambda_H = torch.as_tensor(feature_decay, dtype=w.dtype, device=w.device) / unit / unit
+    lambda_H = torch.as_tensor(
+        feature_decay if isinstance(feature_decay, Tensor) else decay, dtype=w.dtype, device=w.device
+    ) / unit / unit
     largest = w.detach().square().sum().item()
     if largest and not _LEAST_RATIO < lambda_H.item() / largest < 1 / _LEAST_RATIO:
         raise ValueError(

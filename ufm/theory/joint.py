@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_choice, check_integer, check_number, in_kind, to_tensor
+from ufm._support.arrays import Array, check_choice, check_integer, check_number, in_kind, to_labels
 from ufm._support.display import Displayed, Row, shown
 from ufm.labels.laws import Law
 from ufm.labels.targets import Orbits, pair_levels
@@ -168,7 +168,7 @@ class JointOptimum(Displayed):
         ValueError
             If a label lies off the simplex, or d < K-1.
         """
-        y = to_tensor("labels", labels, ndim=2)
+        y = to_labels(labels, ndim=2)
         return in_kind(fixed_classifier(self.classifier(dim).to(y), y, self.feature_decay, self.loss), labels)
 
 
@@ -236,6 +236,8 @@ def joint_optimum(
     """
     lambda_W = check_number("weight_decay", weight_decay, above=0)
     lambda_H = check_number("feature_decay", feature_decay, above=0)
+    weight_decay = weight_decay if isinstance(weight_decay, Tensor) else lambda_W
+    feature_decay = feature_decay if isinstance(feature_decay, Tensor) else lambda_H
     if samples is not None:
         scale = check_integer("samples", samples, minimum=1)
         lambda_H, feature_decay = scale * lambda_H, scale * feature_decay
