@@ -95,7 +95,6 @@ BAD = {
     "projected points": (lambda: projected(points=np.zeros((3, 3))), r"points: got shape \(3, 3\), expected \(n, 2\)"),
     "panel lam": (lambda: dataclasses.replace(panel("t"), lam=np.zeros(3)), "lam: got shape .3,., expected .30,."),
     "panel range": (lambda: dataclasses.replace(panel("t"), lam=np.full(30, 2.0)), "lam: got 2 to 2, expected 0 to 1"),
-    "panel tensor": (lambda: dataclasses.replace(panel("t"), same=torch.zeros(9, 2)), "same: got Tensor, expected"),
     "figure none": (lambda: planar_figure([]), "panels: got none with samples, expected at least one"),
     "figure names": (lambda: planar_figure([panel("t")], ("a", "b")), "class_names: got 2, expected 3"),
     "figure maths": (

@@ -53,11 +53,12 @@ class Line:
     dashes: str = "-"
 
     def __post_init__(self) -> None:
-        """Check every field."""
-        lam = real_array("lam", self.lam, 1)
-        check_interval("lam", lam)
+        """Convert and check every field."""
+        object.__setattr__(self, "lam", real_array("lam", self.lam, 1))
+        check_interval("lam", self.lam)
         for name in ("width", "depth", *(() if self.confidence is None else ("confidence",))):
-            values = series(name, getattr(self, name), len(lam))
+            values = series(name, getattr(self, name), len(self.lam))
+            object.__setattr__(self, name, values)
             if name == "confidence":
                 check_interval(name, values)
         if not is_color_like(self.colour):

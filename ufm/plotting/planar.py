@@ -53,18 +53,15 @@ class PlanarPanel:
     scaled: bool = False
 
     def __post_init__(self) -> None:
-        """Check every array."""
-        for name in ("rows", "mixed", "lam", "same"):
-            if not isinstance(getattr(self, name), np.ndarray):
-                raise ValueError(f"{name}: got {type(getattr(self, name)).__name__}, expected a NumPy array")
-        rows = _plane_points("rows", self.rows)
-        if len(rows) != 3 or not np.linalg.norm(rows, axis=1).all():
-            raise ValueError(f"rows: got {rows.tolist()}, expected three points other than the origin")
-        mixed, lam = _plane_points("mixed", self.mixed), real_array("lam", self.lam, 1)
-        if len(lam) != len(mixed):
-            raise ValueError(f"lam: got shape {lam.shape}, expected {(len(mixed),)}")
-        check_interval("lam", lam)
-        _plane_points("same", self.same)
+        """Convert and check every array."""
+        for name in ("rows", "mixed", "same"):
+            object.__setattr__(self, name, _plane_points(name, getattr(self, name)))
+        object.__setattr__(self, "lam", real_array("lam", self.lam, 1))
+        if len(self.rows) != 3 or not np.linalg.norm(self.rows, axis=1).all():
+            raise ValueError(f"rows: got {self.rows.tolist()}, expected three points other than the origin")
+        if len(self.lam) != len(self.mixed):
+            raise ValueError(f"lam: got shape {self.lam.shape}, expected {(len(self.mixed),)}")
+        check_interval("lam", self.lam)
 
     @property
     def points(self) -> np.ndarray:
