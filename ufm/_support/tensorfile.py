@@ -99,6 +99,12 @@ class Rows:
         else:
             self._file.write(_bytes(block))
 
+    def truncate(self, count: int) -> None:
+        """Drop all but the first `count` rows, which must be in a file."""
+        assert self._file is not None
+        self._count = count
+        self._file.truncate(prod(self.shape) * self.dtype.itemsize)
+
     def tensor(self) -> Tensor:
         """Return all rows, which must be in memory, as one tensor; the blocks are released."""
         whole = torch.cat(self._blocks)

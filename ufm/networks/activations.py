@@ -205,19 +205,13 @@ class Activations(Displayed):
 
     def _check_logits(self) -> None:
         """Raise ValueError for logits that are not W h + b up to a number added to each row."""
-        w, b = self.classifier.double(), 0.0 if self.bias is None else self.bias.double()
-        error = size = 0.0
-        rows = max(1, _BLOCK // max(w.shape))
+        agreement = Agreement()
+        rows = max(1, _BLOCK // max(self.classifier.shape))
         for h, z in zip(self.features.split(rows), self.logits.split(rows), strict=True):
-            expected = h.double() @ w.T + b
-            expected = expected - expected.mean(1, keepdim=True)
-            given = z.double()
-            error += (given - given.mean(1, keepdim=True) - expected).square().sum().item()
-            size += expected.square().sum().item()
-        # Of logits that all but vanish there is nothing to compare with.
-        if error > _LOGITS_ERROR**2 * size + torch.finfo(torch.float32).eps * self.logits.numel():
+            agreement.add(h, z, self.classifier, self.bias)
+        if not agreement:
             raise ValueError(
-                f"logits: got values that differ from W h + b by {(error / max(size, 1e-300)) ** 0.5:.2g} of their "
+                f"logits: got values that differ from W h + b by {agreement.relative_error:.2g} of their "
                 "size, expected the output of the classifier for these features"
             )
 
@@ -258,6 +252,40 @@ class Activations(Displayed):
         # Classes that are not whole numbers are written as they are, so that loading refuses them.
         arrays |= {x: arrays[x].long() for x in ("class_a", "class_b") if not arrays[x].is_floating_point()}
         write_tensors(path, *file_content(arrays | {"bias": self.bias}, self.layers, self.description))
+
+
+class Agreement:
+    """Whether logits are W h + b up to a number added to each row; true as long as they are, block after block."""
+
+    def __init__(self) -> None:
+        """Start without rows."""
+        self._error = self._size = 0.0
+        self._count = 0
+
+    def add(
+        self,
+        features: Float[Tensor, "n d"],
+        logits: Float[Tensor, "n K"],
+        classifier: Float[Tensor, "K d"],
+        bias: Float[Tensor, "K"] | None,
+    ) -> None:
+        """Take in a block of rows."""
+        expected = features.double() @ classifier.double().T + (0.0 if bias is None else bias.double())
+        expected = expected - expected.mean(1, keepdim=True)
+        given = logits.double()
+        self._error += (given - given.mean(1, keepdim=True) - expected).square().sum().item()
+        self._size += expected.square().sum().item()
+        self._count += logits.numel()
+
+    def __bool__(self) -> bool:
+        """Return whether all logits so far are W h + b."""
+        # Of logits that all but vanish there is nothing to compare with.
+        return self._error <= _LOGITS_ERROR**2 * self._size + torch.finfo(torch.float32).eps * self._count
+
+    @property
+    def relative_error(self) -> float:
+        """The root mean square of the difference over that of W h + b."""
+        return (self._error / max(self._size, 1e-300)) ** 0.5
 
 
 def file_content(

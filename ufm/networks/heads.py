@@ -9,21 +9,51 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ufm._support.arrays import Array, check_choice, check_finite
 from ufm._support.tensorfile import stored_dtype
-from ufm.networks.activations import floats
+from ufm.networks.activations import Agreement, floats
+from ufm.networks.undisturbed import Snapshot
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_FUNCTIONS = (nn.functional.linear, nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)
 _HELP = "pass features= and classifier= (see the documentation of record) for a head that is no such layer"
 
 
 @dataclass(frozen=True, eq=False)
 class HeadCall:
-    """What one call of a classifier took and gave, as copied rows: features (n, d), logits (n, K)."""
+    """One call of a classifier: features (n, d) and logits (n, K), copied, and the W (K, d) and b (K,) that it used."""
 
     features: Tensor
     logits: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """What a linear function of torch took and gave."""
+
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    output: Tensor
+
+
+class _Watch(TorchFunctionMode):
+    """Notes every call of a linear function of torch that is made under it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps: list[_Map] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _FUNCTIONS:
+            given = dict(zip(("input", "weight", "bias"), args, strict=False)) | (kwargs or {})
+            self.maps.append(_Map(given["input"], given["weight"], given.get("bias"), result))
+        return result
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -38,26 +68,16 @@ def _numbers(convolution: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Iterable[int]:
     return (0,) if isinstance(padding, str) else padding
 
 
-def weight_of(module: nn.Module) -> Tensor:
-    """Return W (K, d) of a linear map."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight.flatten(1)
+def call_of(maps: list[_Map], h: Any, output: Any, module: nn.Module, count: int) -> HeadCall | str:
+    """Return a call of a classifier on `count` inputs h; or, in words, why it is none.
 
-
-def bias_of(module: nn.Module) -> Tensor | None:
-    """Return b (K,) of a linear map, or None."""
-    bias = module.bias
-    assert bias is None or isinstance(bias, Tensor)
-    return bias
-
-
-def call_of(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, count: int) -> HeadCall | str:
-    """Return features and logits of a call on `count` inputs, copied; or, in words, why they are none.
-
+    Of the linear functions that were called in it, the last one that gave its output counts. The module's own weight
+    and bias are read only if there is none: reading may compute them anew, and change the state that they come from.
     Positions of a convolution are averaged, which a linear map lets one do before it.
     """
-    h = args[0] if args else kwargs.get("input")
+    used = next((x for x in reversed(maps) if isinstance(output, Tensor) and _gave(x, output)), None)
+    used = used or _Map(h, module.weight, module.bias, output)  # pyright: ignore[reportArgumentType]
+    h = used.input
     rows = []
     for name, value in (("features", h), ("logits", output)):
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -65,7 +85,14 @@ def call_of(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, count: i
         if not isinstance(row, Tensor) or row.ndim != 2 or len(row) != count:
             return f"got {name} of shape {shape}, expected {count} rows of numbers"
         rows.append(row.detach().clone())
-    return HeadCall(*rows)
+    return HeadCall(*rows, used.weight.detach().flatten(1), None if used.bias is None else used.bias.detach())
+
+
+def _gave(used: _Map, output: Tensor) -> bool:
+    """Return whether a linear function gave what the module returned, up to a change of dtype."""
+    return used.output is output or (
+        used.output.shape == output.shape and torch.equal(used.output.to(output.dtype), output)
+    )
 
 
 def _positions(h: Any, output: Any) -> bool:
@@ -198,12 +225,12 @@ def _any(agree: Callable[[Tensor, Tensor], bool], call: HeadCall, returned: list
     return any(agree(call.logits, x) for x in returned)
 
 
-def check_linear(call: HeadCall, module: nn.Module) -> None:
-    """Raise ValueError unless a call's logits are W h + b."""
-    bias = bias_of(module)
-    expected = nn.functional.linear(call.features, weight_of(module).to(call.features), bias)
-    error, scale = (call.logits - expected).abs().max(), expected.abs().max()
-    if not error <= scale * torch.finfo(call.logits.dtype).eps ** 0.5:
+def check_linear(call: HeadCall) -> None:
+    """Raise ValueError unless a call's logits are W h + b, up to rounding in the coarsest of their dtypes."""
+    h, z, w = (x.double() for x in (call.features, call.logits, call.weight))
+    expected = h @ w.T + (0 if call.bias is None else call.bias.double())
+    coarse = max(torch.finfo(x.dtype).eps for x in (call.features, call.logits, call.weight))
+    if not (z - expected).abs().max() <= expected.abs().max() * coarse**0.5:
         raise ValueError(f"classifier: got a layer that does not give W h + b, expected a linear one; {_HELP}")
 
 
@@ -227,27 +254,34 @@ class ModuleHead:
         self._preferred = next((name for name, x in self._candidates.items() if x is own), None)
         self._calls: dict[str, list[HeadCall]] = {}
         self._reasons: list[str] = []
-        self._count, self._checked = 0, False
-        self._hooks = ExitStack()
+        self._count = 0
+        self._weights: dict[str, Tensor] = {}
+        self._agreement = Agreement()
+        self._undo = ExitStack()
 
     def __enter__(self) -> "ModuleHead":
-        """Place the hooks."""
-        try:
-            for name, module in self._candidates.items():
-                self._hooks.callback(module.register_forward_hook(self._on_call(name), with_kwargs=True).remove)
-        except BaseException:
-            self._hooks.close()
-            raise
+        """Watch the candidates' forward passes."""
+        buffers = [item for module in self._candidates.values() for item in module.named_buffers()]
+        self._state = Snapshot(buffers)
+        for name, module in self._candidates.items():
+            before = vars(module).get("forward")
+            self._undo.callback(_set_forward, module, before)
+            _set_forward(module, self._watched(name, module, module.forward))
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the hooks."""
-        self._hooks.close()
+        """Watch no more."""
+        self._undo.close()
 
     def start(self, count: int) -> None:
-        """Prepare for a forward pass over `count` inputs."""
+        """Prepare for a forward pass over `count` inputs, which all start from one state of the classifier.
+
+        A weight that is computed anew in each pass, from a state that the pass changes (spectral normalisation in
+        training mode), is then the same in all of them.
+        """
         self._count, self._calls = count, {name: [] for name in self._candidates}
         self._reasons.clear()
+        self._state.restore()
 
     def finish(self, _inputs: Any, returned: Any) -> dict[str, Tensor]:
         """Return features and logits of the pass; raise ValueError if they cannot be told."""
@@ -262,28 +296,45 @@ class ModuleHead:
         self._candidates = {name: self._candidates[name]}
         check_finite("logits", call.logits)
         rows = {"features": copied("features", call.features), "logits": copied("logits", call.logits)}
-        if not self._checked:
-            check_linear(call, self._candidates[name])
-            self._checked = True
+        if not self._weights:
+            check_linear(call)
+            given = {"classifier": call.weight} | ({} if call.bias is None else {"bias": call.bias})
+            self._weights = {name: copied(name, value) for name, value in given.items()}
+        self._agreement.add(rows["features"], rows["logits"], self._weights["classifier"], self._weights.get("bias"))
+        if not self._agreement:
+            raise ValueError(
+                "classifier: got a layer whose weight or bias changes from batch to batch, expected the same in all"
+            )
         return rows
 
     def weights(self) -> dict[str, Tensor]:
-        """Return copies of W, and of b if there is one, by name; known after the first pass."""
-        (module,) = self._candidates.values()
-        bias = bias_of(module)
-        given = {"classifier": weight_of(module)} | ({} if bias is None else {"bias": bias})
-        return {name: copied(name, value) for name, value in given.items()}
+        """Return copies of W, and of b if there is one, by name, as the first pass used them."""
+        return self._weights
 
-    def _on_call(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if name in self._candidates:
-                call = call_of(args, kwargs, output, self._count)
-                if isinstance(call, str):
-                    self._reasons.append(call)
-                else:
-                    self._calls[name].append(call)
+    def _watched(self, name: str, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a forward pass that is noted among the calls of the candidate `name`."""
 
-        return hook
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if name not in self._candidates:
+                return forward(*args, **kwargs)
+            with _Watch() as watch:
+                output = forward(*args, **kwargs)
+            call = call_of(watch.maps, args[0] if args else kwargs.get("input"), output, module, self._count)
+            if isinstance(call, str):
+                self._reasons.append(call)
+            else:
+                self._calls[name].append(call)
+            return output
+
+        return watched
+
+
+def _set_forward(module: nn.Module, forward: Callable[..., Any] | None) -> None:
+    """Give a module a forward pass in the place of its class's, or its class's back."""
+    if forward is None:
+        vars(module).pop("forward", None)
+    else:
+        vars(module)["forward"] = forward
 
 
 class ArrayHead:

@@ -2,9 +2,10 @@
 
 import json
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
-from ufm._support.arrays import Array, check_choice, check_integer
+from ufm._support.arrays import Array, check_choice, check_integer, check_kind
 from ufm._support.progress import long_work
 from ufm._support.tensorfile import Rows, stored_dtype, write_tensors
 from ufm._support.version import VERSION
@@ -30,7 +31,7 @@ from ufm.networks.heads import ArrayHead, ModuleHead, copied
 from ufm.networks.undisturbed import undisturbed
 
 # Keys of the description that `record` fills in.
-_OWN_KEYS = ("mode", "samples", "layers", "pool", "torch", "ufm")
+_OWN_KEYS = ("mode", "samples", "layers", "pool", "torch", "ufm", "ended")
 
 
 def record(
@@ -78,7 +79,8 @@ def record(
     out : str or Path, optional
         Write the rows to this safetensors file as they come, and return activations mapped from it. Memory then holds
         one batch and a copy of the model's state, however many batches there are; while recording, the folder needs up
-        to twice the space of the file. If recording fails, a file that was there before is left unchanged.
+        to twice the space of the file. If recording fails or is interrupted, a file that was there before is left
+        unchanged, and the rows so far are in ``partial-<name>`` beside it, which `load` reads.
     description : dict of str, optional
         Text to store with the activations. Mode, number of samples, layers, pooling and versions are added.
 
@@ -116,6 +118,8 @@ def record(
     >>> bool((activations.layers["1"] == activations.features).all())
     True
     """
+    check_kind("model", model, nn.Module, "an nn.Module")
+    check_kind("batches", batches, Iterable, "an iterable of batches")
     modules = dict(model.named_modules(remove_duplicate=False))
     if isinstance(layers, str):
         raise ValueError(f"layers: got the string {layers!r}, expected a sequence of names")
@@ -128,52 +132,101 @@ def record(
     left = None if max_samples is None else check_integer("max_samples", max_samples, minimum=1)
     if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
         raise ValueError("model: got lazy layers without shapes, expected a model that has run once")
-    head = _head(model, classifier, bias, features)
-    seen = _Layers({name: modules[name] for name in layers}, pool)
     folder = None if out is None else _folder_of(out)
     with ExitStack() as files:
-
-        def column(name: str) -> Rows:
-            return files.enter_context(closing(Rows(name, folder)))
-
-        columns: dict[str, Rows] = {}
-        outputs = {name: column(name) for name in layers}
-        with undisturbed(model, *_generators(batches)), _uncompiled(), torch.no_grad(), head, seen:
-            model.train(train_mode)
-            runner = _Runner(model, head, seen)
-            for batch in long_work(batches, "record", unit="batches"):
-                rows = runner.rows_of(batch)
-                columns = columns or {name: column(name) for name in rows}
-                if rows.keys() != columns.keys():
-                    raise ValueError("batches: got labels of two kinds, expected the same kind in every batch")
-                keep = len(rows["logits"]) if left is None else min(len(rows["logits"]), left)
-                for name, values in columns.items():
-                    values.append(rows[name][:keep])
-                for name, values in outputs.items():
-                    values.append(seen.outputs[name][:keep])
-                left = None if left is None else left - keep
-                if left == 0:
-                    break
-            if not columns:
-                raise ValueError("batches: got none, expected at least one")
-            # As they are after the last pass.
-            weights = head.weights()
-        description = description | {
-            "mode": "train" if train_mode else "eval",
-            "samples": str(columns["logits"].shape[0]),
-            "layers": json.dumps(list(outputs)),
-            "pool": json.dumps(pool),
-            "torch": torch.__version__,
-            "ufm": VERSION,
-        }
+        table = files.enter_context(closing(_Table(layers, folder)))
+        # A function that returns W, or reads it, may change the model too.
+        with undisturbed(model, *_generators(batches)), _uncompiled(), torch.no_grad():
+            head = _head(model, classifier, bias, features)
+            seen = _Layers({name: modules[name] for name in layers}, pool)
+            facts = {
+                "mode": "train" if train_mode else "eval",
+                "layers": json.dumps(list(layers)),
+                "pool": json.dumps(pool),
+                "torch": torch.__version__,
+                "ufm": VERSION,
+            }
+            try:
+                with head, seen:
+                    model.train(train_mode)
+                    runner = _Runner(model, head, seen)
+                    for batch in long_work(batches, "record", unit="batches"):
+                        rows = runner.rows_of(batch)
+                        left = table.append(rows, seen.outputs, left)
+                        if left == 0:
+                            break
+            except BaseException as error:
+                if out is not None and len(table):
+                    _save_partial(out, table, head.weights(), description | facts, error)
+                raise
+        if not len(table):
+            raise ValueError("batches: got none, expected at least one")
+        weights, description = head.weights(), description | facts | {"samples": str(len(table))}
         if out is None:
-            arrays: dict[str, Any] = {name: rows.tensor() for name, rows in columns.items()}
-            if "soft_labels" in arrays:
-                arrays |= columns_of(arrays.pop("soft_labels"), len(weights["classifier"]))
-            recorded = {name: rows.tensor() for name, rows in outputs.items()}
-            return Activations(**{**arrays, **weights}, layers=recorded, description=description)
-        write_tensors(out, *file_content(columns | weights, outputs, description))
+            return table.activations(weights, description)
+        write_tensors(out, *file_content(table.columns | weights, table.outputs, description))
     return load(out)
+
+
+class _Table:
+    """The rows that were recorded: columns, and outputs of layers, by name; in memory or in nameless files."""
+
+    def __init__(self, layers: Sequence[str], folder: Path | None) -> None:
+        """Open the layers' rows; those of the columns wait for their names."""
+        self._folder = folder
+        self.columns: dict[str, Rows] = {}
+        self.outputs = {name: Rows(name, folder) for name in layers}
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Return the number of rows that every column has."""
+        return self._count
+
+    def append(self, rows: dict[str, Tensor], outputs: dict[str, Tensor], left: int | None) -> int | None:
+        """Append a batch, or its first `left` rows, and return how many are left then."""
+        self.columns = self.columns or {name: Rows(name, self._folder) for name in rows}
+        if rows.keys() != self.columns.keys():
+            raise ValueError("batches: got labels of two kinds, expected the same kind in every batch")
+        keep = len(rows["logits"]) if left is None else min(len(rows["logits"]), left)
+        blocks = [(values, rows[name][:keep]) for name, values in self.columns.items()]
+        blocks += [(values, outputs[name][:keep]) for name, values in self.outputs.items()]
+        for values, block in blocks:
+            values.append(block)
+        self._count += keep
+        return None if left is None else left - keep
+
+    def truncate(self) -> None:
+        """Drop the rows of a batch that not every column has."""
+        for values in (*self.columns.values(), *self.outputs.values()):
+            values.truncate(self._count)
+
+    def activations(self, weights: dict[str, Tensor], description: dict[str, str]) -> Activations:
+        """Return what was recorded in memory, whose rows are released."""
+        arrays: dict[str, Any] = {name: rows.tensor() for name, rows in self.columns.items()}
+        if "soft_labels" in arrays:
+            arrays |= columns_of(arrays.pop("soft_labels"), len(weights["classifier"]))
+        layers = {name: rows.tensor() for name, rows in self.outputs.items()}
+        return Activations(**{**arrays, **weights}, layers=layers, description=description)
+
+    def close(self) -> None:
+        """Release memory and files."""
+        for values in (*self.columns.values(), *self.outputs.values()):
+            values.close()
+
+
+def _save_partial(
+    out: str | Path, table: _Table, weights: dict[str, Tensor], description: dict[str, str], error: BaseException
+) -> None:
+    """Write what was recorded before an error to a file beside `out`, and have the error say so."""
+    path = Path(out).with_name(f"partial-{Path(out).name}")
+    description = description | {"samples": str(len(table)), "ended": type(error).__name__}
+    try:
+        table.truncate()
+        write_tensors(path, *file_content(table.columns | weights, table.outputs, description))
+    except OSError as other:
+        error.add_note(f"the {len(table)} rows before could not be kept: {other}")
+    else:
+        error.add_note(f"the {len(table)} rows before are in {str(path)!r}")
 
 
 def _head(model: nn.Module, classifier: Any, bias: Any, features: Any) -> ModuleHead | ArrayHead:
@@ -298,10 +351,17 @@ def _uncompiled() -> AbstractContextManager[None]:
 
 def _folder_of(out: str | Path) -> Path:
     """Return the folder of `out`, created if necessary; raise ValueError if `out` cannot be a file."""
+    folder = Path(out).parent
     try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Whatever is refused at the end is refused here: a name that is too long, a folder that takes no file.
+        is_folder = Path(out).is_dir()
+        if not is_folder:
+            with suppress(FileNotFoundError):
+                Path(out).lstat()
+            tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise ValueError(f"out: got {str(out)!r}, whose folder cannot be made ({error.strerror})") from error
-    if Path(out).is_dir():
+        raise ValueError(f"out: got {str(out)!r}, where no file can be made ({error.strerror})") from error
+    if is_folder:
         raise ValueError(f"out: got {str(out)!r}, which is a folder, expected the path of a file")
-    return Path(out).parent
+    return folder
