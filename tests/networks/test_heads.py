@@ -121,6 +121,113 @@ def test_shared_weights():
     assert torch.equal(ufm.record(net, data()).classifier, net.classes.weight.detach())
 
 
+class Wide(nn.Linear):
+    """A head in float32 on a body of another dtype."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.linear(input.float(), self.weight, self.bias)
+
+
+class Narrowing(Wide):
+    """The same, whose output has the body's dtype."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).to(input.dtype)
+
+
+class Normalised(nn.Linear):
+    """A linear map whose rows are normalised in the forward pass."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.linear(input, nn.functional.normalize(self.weight), self.bias)
+
+
+class Product(nn.Linear):
+    """A linear map without torch's function for it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input @ self.weight.T + self.bias
+
+
+def left(net: nn.Module) -> list[Any]:
+    """Return what may be changed by reading the weight of a head."""
+    some = [*net.named_parameters(), *net.named_buffers()]
+    weights = {id(x): x for x in (vars(module).get("weight") for module in net.modules()) if x is not None}
+    return [
+        [(name, id(x), x.requires_grad, x.detach().clone().view(-1).tolist()) for name, x in some],
+        [(key, x.requires_grad, x.detach().view(-1).tolist()) for key, x in weights.items()],
+        [sorted(vars(module)) for module in net.modules()],
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*(weight_norm|spectral_norm).*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.*deprecated")
+@pytest.mark.parametrize("train_mode", [False, True])
+@pytest.mark.parametrize("head", [parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_a_weight_that_is_computed_anew_in_each_pass(head: Callable[..., nn.Module], train_mode: bool):
+    """In training mode the power iteration starts from the model's state in every pass: the weights are the same."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        net = Net(nn.Identity())
+        torch.manual_seed(seed)
+        net.head = head(nn.Linear(D, K)).train()
+        net.train()
+        before = left(net)
+        found = ufm.record(net, data(), train_mode=train_mode)
+        assert left(net) == before
+        assert found.bias is not None
+        expected = found.features.double() @ found.classifier.double().T + found.bias.double()
+        assert (found.logits.double() - expected).abs().max() < 1e-6 * expected.abs().max()
+        # The first pass of the model itself, which here comes after.
+        logits = net.train(train_mode)(data()[0][0])
+        torch.testing.assert_close(found.logits[:7], logits.detach(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("head", [Wide, Narrowing])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_wide_head_on_a_narrow_body(head: type, dtype: torch.dtype, named: bool):
+    net = Net(head(D, K))
+    net.stem.to(dtype)
+    batches = [(x.to(dtype), y) for x, y in data()]
+    found = ufm.record(net, batches, classifier="head" if named else None)
+    assert torch.equal(found.classifier, net.head.weight.detach())
+    torch.testing.assert_close(found.logits, net(torch.cat([x for x, _ in batches])).detach().float())
+    assert torch.equal(found.features, net.backbone(torch.cat([x for x, _ in batches])).detach().float())
+
+
+def test_the_weight_is_that_of_the_pass():
+    net = Net(Normalised(D, K))
+    found = ufm.record(net, data())
+    assert torch.equal(found.classifier, nn.functional.normalize(net.head.weight.detach()))
+    torch.testing.assert_close(found.logits, net(torch.cat([x for x, _ in data()])).detach())
+    net = Net(Product(D, K))
+    assert torch.equal(ufm.record(net, data()).classifier, net.head.weight.detach())
+
+
+class Drifting(nn.Linear):
+    """A layer that another weight is used for in each pass."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.weight.data = 1.1 * self.weight.data
+        return super().forward(input)
+
+
+def test_a_weight_that_changes_from_batch_to_batch_is_refused_at_once():
+    net = Net(Drifting(D, K))
+    taken = iter(data())
+    with pytest.raises(ValueError, match="^classifier: .*changes from batch to batch"):
+        ufm.record(net, taken)
+    assert len(list(taken)) == 1
+
+
+def test_a_function_that_reads_a_weight_leaves_the_model():
+    net = Net(parametrizations.spectral_norm(nn.Linear(D, K))).train()
+    before = left(net)
+    ufm.record(net, data(), features=net.backbone, classifier=lambda: net.head.weight, bias=net.head.bias)
+    assert left(net) == before
+
+
 class Cosine(nn.Module):
     """A scaled cosine between features and rows that are a bare parameter."""
 

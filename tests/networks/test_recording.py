@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import ufm
 from tests.helpers.foreign import CASES, Residual, Words, head_of, made_of, words
 from tests.helpers.networks import Foreign, batches
+from ufm._support.tensorfile import Rows
 
 COLUMNS = ("features", "logits", "class_a", "class_b", "lam", "classifier", "bias")
 
@@ -72,11 +74,19 @@ def test_the_model_is_left_bit_for_bit(kind: type, data, layers: list, train_mod
     if end is None:
         ufm.record(model, ending(), **arguments)
         assert ufm.load(old).features.shape[0] == 14
+        kept = []
     else:
-        with pytest.raises(KeyboardInterrupt if end == "layer" else end):
+        with pytest.raises(KeyboardInterrupt if end == "layer" else end) as raised:
             ufm.record(model, ending(), **arguments)
         assert old.read_text() == "what was there"
-    assert list(tmp_path.iterdir()) == [old]
+        # The rows before the end, if there are any.
+        kept = [] if end == "layer" else [tmp_path / "partial-old.safetensors"]
+        for path in kept:
+            found, expected = ufm.load(path), ufm.record(model, data()[:2], **arguments | {"out": None})
+            assert found.description.pop("ended") == end.__name__
+            assert same(found, expected)
+            assert raised.value.__notes__ == [f"the 14 rows before are in {str(path)!r}"]
+    assert sorted(tmp_path.iterdir()) == [old, *kept]
     if handle is not None:
         handle.remove()
     assert fingerprint(model) == before
@@ -389,3 +399,128 @@ def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
     assert fingerprint(model) == before
+
+
+class Odd(nn.Module):
+    """A network with buffers of every layout, some of which its forward pass changes."""
+
+    def __init__(self, *, changing: bool) -> None:
+        super().__init__()
+        self.out, self.changing = nn.Linear(6, 4), changing
+        torch.manual_seed(0)
+        x = torch.rand(4, 4)
+        buffers = {
+            "coo": x.to_sparse(),
+            "csr": x.to_sparse_csr(),
+            "tensor": torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+            "channel": torch.quantize_per_channel(x, torch.ones(4), torch.zeros(4).long(), 0, torch.qint8),
+            "nested": torch.nested.nested_tensor([x, x[:2]]),
+            "jagged": torch.nested.nested_tensor([x, x[:2]], layout=torch.jagged),
+            "mkldnn": x.to_mkldnn(),
+            "meta": x.to("meta"),
+            "short": x.bfloat16(),
+            "eighth": x.to(torch.float8_e4m3fn),
+            "complex": x + 1j,
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.changing:
+            self.coo.mul_(2.0)
+            self.csr.mul_(2.0)
+            self.tensor.copy_(torch.quantize_per_tensor(torch.zeros(4, 4), 0.1, 0, torch.qint8))
+            self.nested.mul_(2.0)
+            self.complex.mul_(2.0)
+            self.short.mul_(2.0)
+        return self.out(x)
+
+
+def values(model: nn.Module) -> list[Any]:
+    dense = {
+        "coo": lambda x: x.to_dense(),
+        "csr": lambda x: x.to_dense(),
+        "tensor": lambda x: x.dequantize(),
+        "channel": lambda x: x.dequantize(),
+        "nested": lambda x: torch.cat([one.flatten() for one in x.unbind()]),
+        "jagged": lambda x: torch.cat([one.flatten() for one in x.unbind()]),
+        "mkldnn": lambda x: x.to_dense(),
+        "meta": lambda x: torch.zeros(x.shape),
+    }
+    return [(name, dense.get(name, lambda x: x.clone())(x)) for name, x in model.named_buffers()]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("changing", [False, True])
+def test_buffers_of_every_layout_are_left(changing: bool):
+    model = Odd(changing=changing)
+    before, objects = values(model), [id(x) for x in model.buffers()]
+    ufm.record(model, batches(), train_mode=True)
+    after = values(model)
+    assert [id(x) for x in model.buffers()] == objects
+    assert all(torch.equal(x, y) for (_, x), (_, y) in zip(before, after, strict=True))
+
+
+class Stubborn(Tensor):
+    """A tensor that cannot be copied."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is Tensor.clone:
+            raise RuntimeError("no")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def endless() -> Iterator[ufm.MixedBatch]:
+    pytest.fail("a batch was taken before everything was checked")
+    yield
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("changes", "kind", "named"),
+    [
+        ({"model": lambda: 3}, TypeError, "model"),
+        ({"batches": lambda: 3}, TypeError, "batches"),
+        ({"out": "x" * 300}, ValueError, "out"),
+        ({"out": "."}, ValueError, "out"),
+        ({"out": "/proc/a"}, ValueError, "out"),
+        ({"description": {"ended": ""}}, ValueError, "description"),
+        ({"max_samples": 10**25}, ValueError, "max_samples"),
+        ({"layers": ["nowhere"]}, ValueError, "layers"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_the_first_batch(
+    changes: dict[str, Any], kind: type, named: str, tmp_path: Path
+):
+    given: dict[str, Any] = {"model": Foreign(), "batches": endless(), "out": tmp_path / "a"}
+    changes = {name: value() if callable(value) else value for name, value in changes.items()}
+    changes |= {"out": tmp_path / changes["out"]} if "out" in changes else {}
+    with pytest.raises(kind, match=f"^{named}"):
+        ufm.record(**given | changes)
+
+
+def test_a_model_that_cannot_be_copied_is_refused_before_the_first_batch():
+    model = Foreign()
+    model.register_buffer("odd", torch.ones(2).as_subclass(Stubborn))
+    with pytest.raises(ValueError, match="^model: got odd as a Stubborn"):
+        ufm.record(model, endless())
+
+
+def test_rows_that_not_every_column_has_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out, append, calls = tmp_path / "a", Rows.append, []
+
+    def full(self: Rows, block: Tensor) -> None:
+        calls.append(self.name)
+        if calls.count("stem") == 3:
+            raise OSError(28, "No space left on device")
+        append(self, block)
+
+    monkeypatch.setattr(Rows, "append", full)
+    with pytest.raises(OSError, match="No space"):
+        ufm.record(Foreign(), batches(), layers=["stem"], out=out)
+    monkeypatch.undo()
+    assert calls.count("logits") == 3
+    kept = ufm.load(tmp_path / "partial-a")
+    assert kept.features.shape[0] == kept.layers["stem"].shape[0] == 14
+    assert kept.description["samples"] == "14"
