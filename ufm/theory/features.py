@@ -124,9 +124,11 @@ def fixed_classifier(
     # The problem is that of W/c with features c h and penalty lambda_H/c^2: for c a power of two no digit changes.
     unit = power_of_two(w)
     w = w / unit
-    lambda_H = torch.as_tensor(
-        feature_decay if isinstance(feature_decay, Tensor) else decay, dtype=w.dtype, device=w.device
-    ) / unit / unit
+    lambda_H = (
+        torch.as_tensor(feature_decay if isinstance(feature_decay, Tensor) else decay, dtype=w.dtype, device=w.device)
+        / unit
+        / unit
+    )
     largest = w.detach().square().sum().item()
     if largest and not _LEAST_RATIO < lambda_H.item() / largest < 1 / _LEAST_RATIO:
         raise ValueError(
