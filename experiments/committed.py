@@ -1,18 +1,19 @@
 """The committed results, as the pages take them."""
 
-import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ufm._support.reading import read_json, read_json_lines
 from ufm.networks.calibration import CalibrationReport
 from ufm.reports import Claim, Run, network_claims, read_run
 
 # The main runs of each data set are called <key>-mixup, -none, -mse and -etf.
 DATA = {"digits": "digits", "mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
+_EXPECTED = "a committed result"
 KINDS = ("mixup", "none", "mse", "etf")
 
 
@@ -30,7 +31,7 @@ class Committed:
 
     def json(self, name: str) -> Any:
         """Return a JSON file's content; raise ValueError if it is missing or damaged."""
-        return self._parsed(name, json.loads)
+        return read_json("results", self.folder / name, _EXPECTED)
 
     @cached_property
     def collapse(self) -> list[dict[str, Any]]:
@@ -51,15 +52,7 @@ class Committed:
         return groups
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
-        return self._parsed(name, lambda text: [json.loads(line) for line in text.splitlines()])
-
-    def _parsed(self, name: str, parse: Callable[[str], Any]) -> Any:
-        try:
-            return parse((self.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"results: got {str(self.folder / name)!r}, expected a committed result ({error})"
-            ) from error
+        return list(read_json_lines("results", self.folder / name, _EXPECTED))
 
     @cached_property
     def runs(self) -> dict[str, Run]:

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from safetensors.numpy import save_file
 
 import ufm
 from experiments.data import ImageData
@@ -29,7 +28,7 @@ from experiments.training.processes import local_device
 from experiments.training.run import TrainedRun, trained_run
 from ufm._support.arrays import check_choice, check_integer
 from ufm._support.console import run_command
-from ufm._support.files import atomic_path
+from ufm._support.tensorfile import write_tensors
 from ufm.networks.predictions import Head
 from ufm.runs.compared import compared_run
 from ufm.runs.record import LAYERS, SUMMARY, CalibrationRecord, RunRecord, write_record
@@ -88,8 +87,7 @@ def compare_run(run: TrainedRun, recording: Recording, out: Path, *, keep: Seque
         summary = summarise(first)
         (summary if "samples" in keep else of_three_classes(summary)).save(out / SUMMARY)
     if "layers" in keep:
-        with atomic_path(out / LAYERS) as temporary:
-            save_file(layer_planes(first), temporary)
+        write_tensors(out / LAYERS, {name: torch.from_numpy(plane) for name, plane in layer_planes(first).items()}, {})
     return record
 
 

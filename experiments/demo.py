@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from safetensors.numpy import save_file
 
 import ufm
 from experiments.data import load_data
@@ -29,7 +28,8 @@ from experiments.training import OptimiserConfig, TrainConfig, train
 from experiments.training.run import TrainedRun, trained_run
 from ufm._support.arrays import check_integer, check_number
 from ufm._support.console import guarded
-from ufm._support.files import atomic_path
+from ufm._support.files import make_folder
+from ufm._support.tensorfile import write_tensors
 from ufm.labels.targets import pair_labels
 from ufm.reports import Claim, read_run, report
 from ufm.reports.page import Section
@@ -109,7 +109,7 @@ def main() -> int:
 def run(config: DemoConfig, *, progress: bool = True) -> int:
     """Run the demo, write everything to `config.out`, and return the exit status."""
     out, begin = Path(config.out), time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     law = config.train.law(_NUM_CLASSES)
 
     print("1/5  theory and direct solver: gradient descent and L-BFGS, classifier fixed and free")
@@ -245,8 +245,7 @@ def _save_planar(path: Path, activations: dict[str, ufm.Activations], comparison
         plane = ufm.classifier_plane(rows)
         arrays[f"{name}.points"] = np.asarray(plane.project(torch.as_tensor(h).double()), dtype=np.float32)
         arrays[f"{name}.rows"] = np.asarray(plane.project(rows), dtype=np.float32)
-    with atomic_path(path) as temporary:
-        save_file(arrays, temporary)
+    write_tensors(path, {name: torch.from_numpy(array) for name, array in arrays.items()}, {})
 
 
 def _versions() -> dict[str, str]:

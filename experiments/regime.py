@@ -11,7 +11,6 @@ experiments/results/regime/points.jsonl; points that are not in the runs' folder
 Exit status: 0; 1 if some point failed; 2 for bad arguments; 130 if interrupted.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from safetensors.torch import load_file, save_file
 
 import ufm
 from experiments.mixing import mixed_batches
@@ -31,13 +29,16 @@ from experiments.training.monitoring import logits_of
 from experiments.training.processes import local_device
 from experiments.training.run import TrainedRun, trained_run
 from ufm._support.console import run_command
-from ufm._support.files import atomic_path, to_json, write_json, write_text
+from ufm._support.files import to_json, write_json, write_text
+from ufm._support.reading import read_json, read_json_lines
+from ufm._support.tensorfile import map_tensors, write_tensors
 
 POINTS = Path(__file__).with_name("regime.toml")
 RESULTS = "experiments/results/regime/points.jsonl"
 
 _ACTIVATIONS, _TEST, _RECORDED = "activations_eval.safetensors", "test.safetensors", "recorded.json"
 _SAMPLES = 20_000
+_POINTS = "a JSON object with a name on each line"
 
 
 def record_point(run: TrainedRun, *, samples: int = _SAMPLES, device: str = "auto") -> None:
@@ -60,7 +61,7 @@ def record_point(run: TrainedRun, *, samples: int = _SAMPLES, device: str = "aut
     run.check_complete()
     recording = Recording(samples=samples, modes=("eval",))
     path = run.folder / _RECORDED
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["recording"] == recording.describe(run):
+    if path.is_file() and read_json("run", path, "a recorded point")["recording"] == recording.describe(run):
         return
     data = run.data()
     network = run.network(data).to(local_device(device))
@@ -72,9 +73,8 @@ def record_point(run: TrainedRun, *, samples: int = _SAMPLES, device: str = "aut
         out=run.folder / _ACTIVATIONS,
         description=recording.describe(run),
     )
-    with atomic_path(run.folder / _TEST) as temporary:
-        test = {"logits": logits_of(network, data.test_images, data), "classes": data.test_classes.contiguous()}
-        save_file(test, temporary)
+    test = {"logits": logits_of(network, data.test_images, data), "classes": data.test_classes}
+    write_tensors(run.folder / _TEST, test, {})
     # Written last: with it the recording is complete.
     recorded = {
         "recording": recording.describe(run),
@@ -106,9 +106,9 @@ def measure_point(run: TrainedRun) -> dict[str, Any]:
     path = run.folder / _RECORDED
     if not run.complete or not path.is_file():
         raise ValueError(f"run: got {run.name!r}, which is not recorded, expected one that `train` has completed")
-    recorded = json.loads(path.read_text(encoding="utf-8"))
+    recorded = read_json("run", path, "a recorded point")
     activations = ufm.load(run.folder / _ACTIVATIONS)
-    test = load_file(run.folder / _TEST)
+    test, _ = map_tensors(run.folder / _TEST, name="run")
     figures = point_figures(run.config, activations, test["logits"], test["classes"])
     return {
         "name": run.name,
@@ -143,13 +143,10 @@ def read_points(path: str | Path) -> dict[str, dict[str, Any]]:
     """
     if not Path(path).exists():
         return {}
-    try:
-        points = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-        return {point["name"]: point for point in points}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"out: got {str(path)!r}, expected a JSON object with a name on each line ({error!r})"
-        ) from error
+    points = list(read_json_lines("out", path, _POINTS))
+    if not all(isinstance(point.get("name"), str) for point in points):
+        raise ValueError(f"out: got {str(path)!r}, expected {_POINTS}")
+    return {point["name"]: point for point in points}
 
 
 def write_points(points: dict[str, dict[str, Any]], path: str | Path) -> None:

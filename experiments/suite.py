@@ -10,7 +10,6 @@ complete; 1 if some failed; 2 for bad arguments; 130 if interrupted.
 """
 
 import sys
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,8 @@ from experiments.training.config import from_plain, to_plain
 from experiments.training.run import trained_run
 from ufm._support.arrays import check_choice, check_integer
 from ufm._support.console import run_command
+from ufm._support.files import make_folder
+from ufm._support.reading import read_toml
 
 SUITE = Path(__file__).with_name("suite.toml")
 
@@ -63,10 +64,7 @@ def kept_files(path: str | Path = SUITE) -> dict[str, tuple[str, ...]]:
 
 
 def _read(path: str | Path) -> dict[str, Any]:
-    try:
-        text = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"file: got {str(path)!r}, which is not a readable TOML file ({error})") from error
+    text = read_toml("file", path, "a readable TOML file")
     tables = all(isinstance(text.get(name, {}), dict) for name in ("templates", "runs", "keep"))
     if set(text) - {"templates", "runs", "keep"} or not tables or not text.get("runs"):
         raise ValueError(f"file: got {str(path)!r} with {', '.join(text)}, expected templates and at least one run")
@@ -121,7 +119,8 @@ class Train:
     def run(self) -> int:
         """Train, and return the exit status."""
         configs = chosen(read_suite(self.file), self.only)
-        tasks = {name: (config, Path(self.out) / name, self.device) for name, config in configs.items()}
+        out = make_folder(self.out)
+        tasks = {name: (config, out / name, self.device) for name, config in configs.items()}
         return for_each(train_run, tasks, self.jobs)
 
 

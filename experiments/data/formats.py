@@ -5,7 +5,7 @@ import io
 import itertools
 import math
 import tarfile
-import zipfile
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,8 @@ from jaxtyping import UInt8
 Split = tuple[UInt8[np.ndarray, "N C H W"], UInt8[np.ndarray, "N"]]
 
 _PLANES, _SIDE = 3, 32
+# Bytes of an array: what claims to be larger is damaged, or not meant for us.
+_LARGEST = 2**30
 
 
 def damaged(where: str | Path, found: str, expected: str) -> ValueError:
@@ -30,20 +32,25 @@ def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
     Raises ValueError for another header, missing or trailing bytes, and damaged compression.
     Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
     """
+    length = 4 + 4 * ndim
     try:
         with gzip.open(path) as file:
-            content = file.read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            header = file.read(length)
+            if header[:4] != bytes((0, 0, 8, ndim)):
+                raise damaged(path, f"magic number {header[:4].hex(' ')}", f"00 00 08 {ndim:02x}")
+            if len(header) < length:
+                raise damaged(path, f"a header of {len(header)} bytes", f"{length} bytes")
+            shape = tuple(int.from_bytes(header[i : i + 4], "big") for i in range(4, length, 4))
+            if math.prod(shape) > _LARGEST:
+                raise damaged(path, f"the shape {shape}", f"at most {_LARGEST} bytes")
+            # One more byte than is due brings the check sum, or what is too much, to light.
+            content = file.read(math.prod(shape) + 1)
+    except (EOFError, OSError, zlib.error) as error:
         raise damaged(path, f"damaged gzip data ({error})", "a complete gzip file") from error
-    header = 4 + 4 * ndim
-    if content[:4] != bytes((0, 0, 8, ndim)):
-        raise damaged(path, f"magic number {content[:4].hex(' ')}", f"00 00 08 {ndim:02x}")
-    if len(content) < header:
-        raise damaged(path, f"a header of {len(content)} bytes", f"{header} bytes")
-    shape = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4))
-    if len(content) - header != math.prod(shape):
-        raise damaged(path, f"{len(content) - header} bytes", f"{math.prod(shape)} bytes for shape {shape}")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    if len(content) != math.prod(shape):
+        found = f"{len(content)} bytes{' or more' * (len(content) > math.prod(shape))}"
+        raise damaged(path, found, f"{math.prod(shape)} bytes for shape {shape}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def read_idx_split(images: Path, labels: Path) -> Split:
@@ -82,11 +89,13 @@ def read_members(path: Path, names: Sequence[str]) -> list[bytes]:
         found = {}
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
+                if member.name in names and member.size > _LARGEST:
+                    raise ValueError(f"{member.name} of {member.size} bytes")
                 if member.name in names and (file := archive.extractfile(member)) is not None:
                     found[member.name] = file.read()
             while stream.read(1 << 20):  # to the check sum at its end
                 pass
-    except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
+    except Exception as error:  # whatever damaged bytes make of gzip and tarfile
         raise damaged(path, f"a damaged archive ({error})", "a complete .tar.gz") from error
     for name in names:
         if name not in found:
@@ -102,9 +111,14 @@ def read_jpeg_archive(path: Path, classes: int) -> Split:
     images that cannot be decoded or differ in size.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        # NumPy warns of old headers, which damaged ones can look like.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            path.open("rb") as file,
+            np.load(file, allow_pickle=False) as archive,
+        ):
             jpeg, offsets, labels = (np.asarray(archive[key]) for key in ("jpeg", "offsets", "labels"))
-    except (EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # whatever damaged bytes make of zipfile, zlib and NumPy
         raise damaged(path, f"a damaged archive ({error})", "an .npz with jpeg, offsets and labels") from error
     if jpeg.dtype != np.uint8 or labels.dtype != np.uint8 or offsets.dtype != np.int64:
         found = f"dtypes {jpeg.dtype}, {labels.dtype}, {offsets.dtype}"
@@ -127,7 +141,7 @@ def _decode_jpeg(path: Path, jpeg: bytes, offsets: list[int]) -> UInt8[np.ndarra
         try:
             with Image.open(io.BytesIO(jpeg[start:stop]), formats=("JPEG",)) as image:
                 decoded = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # whatever damaged bytes make of the decoder
             raise damaged(path, f"an image {i} that cannot be decoded ({error})", "a JPEG file") from error
         if pixels is None:
             pixels = np.empty((len(offsets) - 1, *decoded.shape), np.uint8)

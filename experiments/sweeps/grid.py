@@ -5,7 +5,6 @@ import itertools
 import json
 import math
 import re
-import tomllib
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -15,6 +14,7 @@ from typing import Any
 
 import ufm
 from ufm._support.arrays import check_choice, check_integer, check_number
+from ufm._support.reading import read_toml
 from ufm.labels.laws import Law
 from ufm.losses import LOSSES
 from ufm.solvers.driver import METHODS
@@ -178,9 +178,10 @@ def parse_method(spelling: str) -> tuple[Method, str, dict[str, int]]:
 
 def read_grid(path: str | Path) -> Grid:
     """Return the grid of a TOML file; raise ValueError for a file that is missing or no TOML, or an unknown key."""
+    tables = read_toml("file", path, "a TOML file of a grid")
     try:
-        return grid_of(tomllib.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        return grid_of(tables)
+    except ValueError as error:
         raise ValueError(f"file: got {str(path)!r}, expected a TOML file of a grid ({error})") from error
 
 

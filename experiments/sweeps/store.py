@@ -1,6 +1,5 @@
 """The results of a sweep on disk: a JSON line per point, appended, with the sweep's description beside them."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from experiments.locking import only_writer
 from ufm._support.files import to_json
+from ufm._support.reading import check_file, parse_json, read_json
 
 POINTS, CONFIG = "points.jsonl", "config.json"
 
@@ -43,14 +42,7 @@ def open_store(folder: Path) -> Iterator[Store]:
     A last line that an earlier process left unfinished is removed. Raises ValueError if the folder cannot be written
     to, another process writes to it, or its file is not a sweep's.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock").acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(f"out: got {str(folder)!r}, to which another sweep writes, expected one of its own") from error
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise ValueError(f"out: got {str(folder)!r}, expected a folder that can be written to ({error})") from error
-    with lock:
+    with only_writer(folder):
         path = folder / POINTS
         path.touch()
         lines, whole = read_lines(path)
@@ -60,12 +52,14 @@ def open_store(folder: Path) -> Iterator[Store]:
 
 def read_lines(path: Path) -> tuple[dict[str, Line], int]:
     """Return the finished lines by key, and how many bytes they take; raise ValueError for one that is no sweep's."""
-    content = path.read_bytes()
+    content = check_file("folder", path, f"the {POINTS} of a sweep").read_bytes()
     whole = content.rfind(b"\n") + 1
     lines: dict[str, Line] = {}
     for number, text in enumerate(content[:whole].splitlines(), 1):
         try:
-            line = json.loads(text)
+            line = parse_json(text.decode("utf-8"))
+            if not isinstance(line["key"], str) or not isinstance(line["status"], str):
+                raise TypeError
             lines[line["key"]] = line
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: got a line {number} that is no sweep's, expected JSON with a key") from error
@@ -74,11 +68,9 @@ def read_lines(path: Path) -> tuple[dict[str, Line], int]:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the description of a folder's sweep; raise ValueError if there is none."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        missing = {"grid", "points", "commands", "versions"} - config.keys()
-        if not missing:
-            return config
-        raise ValueError(f"without {min(missing)!r}")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"folder: got {str(folder)!r}, expected one with the {CONFIG} of a sweep ({error})") from error
+    expected = f"the {CONFIG} of a sweep"
+    config = read_json("folder", folder / CONFIG, expected)
+    lists = isinstance(config, dict) and all(isinstance(config.get(name), list) for name in ("commands", "versions"))
+    if not lists or not isinstance(config.get("grid"), dict) or type(config.get("points")) is not int:
+        raise ValueError(f"folder: got {str(folder / CONFIG)!r}, expected {expected}, with grid, points and commands")
+    return config

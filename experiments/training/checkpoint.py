@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from experiments.networks import Network
-from ufm._support.files import atomic_path
+from ufm._support.reading import parse_json
+from ufm._support.tensorfile import map_tensors, write_tensors
 
 NAME = "checkpoint.safetensors"
+_EXPECTED = "a readable checkpoint; remove it"
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ def save_checkpoint(path: Path, identity: dict[str, Any], state: State, history:
         for key, value in state.optimiser.state.get(parameter, {}).items():
             arrays[f"optimiser.{key}.{name}"] = value
     metadata = {"identity": json.dumps(identity), "history": json.dumps(history)}
-    with atomic_path(path) as temporary:
-        save_file({name: value.contiguous() for name, value in arrays.items()}, temporary, metadata)
+    write_tensors(path, arrays, metadata)
 
 
 def restore_checkpoint(path: Path, identity: dict[str, Any], state: State) -> list[dict[str, Any]]:
@@ -57,10 +56,12 @@ def restore_checkpoint(path: Path, identity: dict[str, Any], state: State) -> li
     of = dict(state.network.named_parameters())
     for name, value in arrays.items():
         if name.startswith("optimiser."):
-            key, parameter = name.removeprefix("optimiser.").split(".", 1)
+            key, _, parameter = name.removeprefix("optimiser.").partition(".")
+            if parameter not in of or value.shape not in (torch.Size(), of[parameter].shape):
+                raise ValueError(f"out: got {str(path)!r} of another network; remove it")
             own = state.optimiser.state[of[parameter]]
             # In the parameter's memory layout, which decides about the rounding of a step.
-            own[key] = value if key == "step" else torch.empty_like(of[parameter]).copy_(value)
+            own[key] = value.clone() if key == "step" else torch.empty_like(of[parameter]).copy_(value)
     return metadata["history"]
 
 
@@ -73,13 +74,17 @@ def load_network(path: Path, network: Network) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    arrays, metadata = map_tensors(path, name="out", expected=_EXPECTED)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return arrays, {key: json.loads(metadata[key]) for key in ("identity", "history")}
-    except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"out: got {str(path)!r}, which is not a readable checkpoint ({error}); remove it") from error
+        found = {key: parse_json(metadata.get(key, "null")) for key in ("identity", "history")}
+        rows = found["history"]
+        if not isinstance(found["identity"], dict) or not isinstance(rows, list):
+            raise ValueError("without identity and history")
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("with a history that has no row for each epoch")
+    except ValueError as error:
+        raise ValueError(f"out: got {str(path)!r}, expected {_EXPECTED} ({error})") from error
+    return arrays, found
 
 
 def _load_network(path: Path, arrays: dict[str, Tensor], network: Network) -> None:

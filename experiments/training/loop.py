@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from experiments.data import ImageData
+from experiments.locking import only_writer
 from experiments.mixing import MixingPlan, epoch_pairs, flip_and_crop, mix_images
 from experiments.networks import Network, build_network
 from experiments.training.checkpoint import NAME, State, restore_checkpoint, save_checkpoint
@@ -54,8 +55,8 @@ def train(
 
     data: the whole data set that `config.data` names. device: auto, cpu or cuda. compiled: run the network through
     torch.compile. stop_after: end once so many epochs are done, as if interrupted. Raises ValueError for a checkpoint
-    that is damaged or belongs to another configuration, a batch larger than the data set, d < K-1, or a loss that is
-    not finite.
+    that is damaged or belongs to another configuration, a folder to which another process writes, a batch larger than
+    the data set, d < K-1, a loss that is not finite, or processes with different arguments.
     """
     processes, target = join(config.batch_size), local_device(device)
     data = config.cut(data)
@@ -78,40 +79,44 @@ def train(
         share_statistics(network, target)
     state = State(network, _optimiser(config.optimiser, network))
     identity = {"config": to_plain(config), "torch": torch.__version__}
-    history = restore_checkpoint(out / NAME, identity, state)
-    if processes.total(len(history)) != processes.count * len(history):
-        raise ValueError(f"out: got {str(out)!r}, expected a folder with one checkpoint that all processes see")
-    end = config.epochs if stop_after is None else min(stop_after, config.epochs)
-    if processes.rank == 0:
-        session = {
-            "from_epoch": len(history),
-            "device": device_name(target),
-            "processes": processes.count,
-            "threads": torch.get_num_threads(),
-            "compiled": compiled,
-        }
-        _begin_record(out, config, data.num_classes, identity, history, session if end > len(history) else None)
+    processes.check_same(f"{identity} {stop_after} {out} {compiled}", target)
+    with only_writer(out) if processes.rank == 0 else nullcontext():
+        history = restore_checkpoint(out / NAME, identity, state)
+        if processes.total(len(history)) != processes.count * len(history):
+            raise ValueError(f"out: got {str(out)!r}, expected a folder with one checkpoint that all processes see")
+        end = config.epochs if stop_after is None else min(stop_after, config.epochs)
+        if processes.rank == 0:
+            session = {
+                "from_epoch": len(history),
+                "device": device_name(target),
+                "processes": processes.count,
+                "threads": torch.get_num_threads(),
+                "compiled": compiled,
+            }
+            _begin_record(out, config, data.num_classes, identity, history, session if end > len(history) else None)
 
-    # Drawn anew, a few images are seen over and over: standardised once.
-    images = None if config.epoch_steps is None or config.augment else data.standardise(data.train_images.to(target))
-    loop = _Loop(config, data, state, processes, _runner(network, processes, target, compiled), target, images)
-    show = progress and processes.rank == 0
-    with progress_bar(config.epochs, config.name, unit="epoch", initial=len(history), enabled=show) as bar:
-        for epoch in range(len(history), end):
-            begin = time.perf_counter()
-            figures: dict[str, Any] = {"epoch": epoch, **loop.epoch(epoch)}
-            figures["seconds"] = time.perf_counter() - begin
-            history.append(figures)
-            if processes.rank == 0:
-                if (epoch + 1) % config.measure_every == 0 or epoch + 1 == config.epochs:
-                    figures |= measure(network, config, data)
-                save_checkpoint(out / NAME, identity, state, history)
-                write_history(history, out)
-            shown = {name: f"{figures[name]:.4g}" for name in ("loss", "test_accuracy") if name in figures}
-            bar.set_postfix(shown, refresh=False)
-            bar.update()
-    # Nobody leaves before the first process has written its files, which the next call may read.
-    processes.total(0.0)
+        # Drawn anew, a few images are seen over and over: standardised once.
+        images = (
+            None if config.epoch_steps is None or config.augment else data.standardise(data.train_images.to(target))
+        )
+        loop = _Loop(config, data, state, processes, _runner(network, processes, target, compiled), target, images)
+        show = progress and processes.rank == 0
+        with progress_bar(config.epochs, config.name, unit="epoch", initial=len(history), enabled=show) as bar:
+            for epoch in range(len(history), end):
+                begin = time.perf_counter()
+                figures: dict[str, Any] = {"epoch": epoch, **loop.epoch(epoch)}
+                figures["seconds"] = time.perf_counter() - begin
+                history.append(figures)
+                if processes.rank == 0:
+                    if (epoch + 1) % config.measure_every == 0 or epoch + 1 == config.epochs:
+                        figures |= measure(network, config, data)
+                    save_checkpoint(out / NAME, identity, state, history)
+                    write_history(history, out)
+                shown = {name: f"{figures[name]:.4g}" for name in ("loss", "test_accuracy") if name in figures}
+                bar.set_postfix(shown, refresh=False)
+                bar.update()
+        # Nobody leaves before the first process has written its files, which the next call may read.
+        processes.total(0.0)
     return TrainResult(network.eval(), history)
 
 

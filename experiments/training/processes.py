@@ -10,7 +10,7 @@ from torch import Tensor, nn
 # Differentiable, unlike that of torch.distributed; torch has deprecated its namesake in torch.distributed.nn for this.
 from torch.distributed._functional_collectives import all_reduce
 
-from ufm.solvers.reduced import join_processes
+from ufm.solvers.reduced import check_same, join_processes
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Processes:
         tensor = torch.tensor(value, dtype=torch.float64)
         dist.all_reduce(tensor)
         return tensor.item()
+
+    def check_same(self, arguments: str, device: torch.device) -> None:
+        """Raise ValueError, in every process, unless all have the same arguments."""
+        if self.count > 1:
+            check_same("arguments", arguments, device)
 
 
 def join(batch_size: int) -> Processes:

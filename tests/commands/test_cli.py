@@ -154,7 +154,7 @@ def test_compare(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         (["solve", "--method", "lbfgs", "--row-norm", "0"], "row_norm"),
         (["solve", "--method", "lbfgs", "--stream"], "stream"),
         (["solve", "--distributed"], "distributed"),
-        (["solve", "--resume", "nowhere.safetensors"], "path: got nowhere.safetensors"),
+        (["solve", "--resume", "nowhere.safetensors"], "path: got 'nowhere.safetensors', which does not exist"),
         (["verify", "--dim", "8"], "dim"),
         (["verify", "--method", "guess"], "method"),
         (["verify", "--method"], "method"),

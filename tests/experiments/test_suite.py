@@ -117,9 +117,9 @@ def test_bad_words_end_with_status_2(
     assert not list(tmp_path.glob("**/checkpoint.safetensors"))
 
 
-def test_a_folder_that_cannot_be_made_is_no_bad_word(run_train, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_a_folder_that_cannot_be_made_is_refused(run_train, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     (tmp_path / "file").write_text("no folder")
-    assert run_train("--out=file/run", *WORDS) == 1
+    assert run_train("--out=file/run", *WORDS) == 2
     said = [line for line in capfd.readouterr().err.splitlines() if line and "epoch in" not in line]
     assert len(said) == 1
     assert "file" in said[0]
@@ -186,7 +186,7 @@ def test_runs_are_laid_over_their_templates(write):
         ("runs = 3", "file: .*at least one run"),
         ("[run.a]\nseed = 1", "file: .*run"),
         ("[runs.a]\nseed = 1\n[extra]\nx = 1", "file: .*extra"),
-        ("[runs.a", "file: .*not a readable TOML"),
+        ("[runs.a", "file: .*a readable TOML"),
     ],
 )
 def test_suites_that_do_not_fit_are_refused(write, text: str, named: str):
@@ -212,7 +212,7 @@ def test_what_is_kept_beside_the_records_is_what_the_file_says(write):
 def test_files_that_cannot_be_read_are_named(tmp_path: Path):
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     for name in ("nowhere.toml", "binary.toml", "."):
-        with pytest.raises(ValueError, match="^file: got .*not a readable TOML"):
+        with pytest.raises(ValueError, match="^file: got .*a readable TOML"):
             read_suite(tmp_path / name)
 
 

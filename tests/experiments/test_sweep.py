@@ -166,13 +166,13 @@ def test_a_restart_skips_what_is_done_and_mends_a_cut_line(run, tmp_path: Path, 
 
 
 def test_a_damaged_file_and_a_second_writer_are_refused(run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / "points.jsonl").write_text('{"key": "a"}\nnonsense\n')
+    (tmp_path / "points.jsonl").write_text('{"key": "a", "status": "failed"}\nnonsense\n')
     assert run(tmp_path, *SMALL) == 2
     assert "line 2" in capsys.readouterr().err
     (tmp_path / "points.jsonl").write_text("")
     with FileLock(tmp_path / ".lock"):
         assert run(tmp_path, *SMALL) == 2
-    assert "another sweep" in capsys.readouterr().err
+    assert "another process writes" in capsys.readouterr().err
     (tmp_path / "config.json").write_text('{"epochs": 3}')
     assert run(tmp_path, *SMALL) == 2
     assert "config.json" in capsys.readouterr().err

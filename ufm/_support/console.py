@@ -1,8 +1,15 @@
 """Command lines: parsed by tyro, run with an exit status."""
 
+import codecs
+import io
+import logging
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tyro
@@ -46,6 +53,9 @@ def run_command(
 def guarded(run: Callable[[], int], name: str, interrupted: str = "interrupted") -> int:
     """Call `run`, and turn what it raises into an exit status and one line on standard error.
 
+    SIGTERM ends it as Ctrl-C does, except where torchrun, which waits for its processes to die, sends it. What the
+    encoding of the terminal lacks is printed in plain letters. Notes of the library's log go to standard error.
+
     Parameters
     ----------
     run : callable
@@ -58,22 +68,93 @@ def guarded(run: Callable[[], int], name: str, interrupted: str = "interrupted")
     Returns
     -------
     int
-        What `run` returns; 2 for bad input (ValueError); 1 if a file could not be written, or a process or a device
-        failed (OSError, RuntimeError); 130 for Ctrl-C; 0 if the reader of the output stopped reading.
+        What `run` returns; 2 for bad input (ValueError); 1 if a file could not be written, a process or a device
+        failed, or memory ran out (OSError, RuntimeError, MemoryError); 130 for Ctrl-C, 143 for SIGTERM; 0 if the
+        reader of the output stopped reading.
     """
+    with _noted(name), _terminable() as terminated:
+        _degrade(sys.stdout, sys.stderr)
+        try:
+            return run()
+        except ValueError as error:
+            _complain(name, f"error: {error}")
+            return 2
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) and error.filename is None:
+                # The reader, `head` for example, has closed the pipe. Python would fail again when it flushes its
+                # buffer at exit, so the buffer goes to the null device.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 0
+            _complain(name, f"error: {error if error.filename is None else f'{error.filename}: {error.strerror}'}")
+            return 1
+        except RuntimeError as error:
+            _complain(name, f"error: {error}")
+            return 1
+        except MemoryError as error:
+            _complain(name, f"error: out of memory ({error})")
+            return 1
+        except KeyboardInterrupt:
+            _complain(name, interrupted)
+            return 128 + (signal.SIGTERM if terminated() else signal.SIGINT)
+
+
+def _complain(name: str, text: str) -> None:
+    """Print a text on one line of standard error."""
+    print(f"{name}: {'; '.join(line.strip() for line in text.splitlines() if line.strip())}", file=sys.stderr)
+
+
+@contextmanager
+def _noted(name: str) -> Iterator[None]:
+    """Print the notes of the library's log on standard error, behind the program's name."""
+    logger, handler = logging.getLogger("ufm"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{name}: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
-        return run()
-    except ValueError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # The reader, `head` for example, has closed the pipe. Python would fail again when it flushes its buffer at
-        # exit, so the buffer goes to the null device.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (OSError, RuntimeError) as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{name}: {interrupted}", file=sys.stderr)
-        return 130
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+@contextmanager
+def _terminable() -> Iterator[Callable[[], bool]]:
+    """Let SIGTERM raise KeyboardInterrupt; yield a function that tells whether it came."""
+    came: list[int] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        came.append(number)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread() and "TORCHELASTIC_RUN_ID" not in os.environ
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield lambda: False
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+_PLAIN = dict(zip("•─│╭╮╰╯–—−‖", "*-|++++---|", strict=True)) | {"α": "alpha", "β": "beta", "λ": "lambda"}
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for characters that an encoding lacks, as a handler of `codecs`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = (
+        _PLAIN.get(each) or unicodedata.normalize("NFKD", each).encode("ascii", "ignore").decode() or "?"
+        for each in error.object[error.start : error.end]
+    )
+    return "".join(letters), error.end
+
+
+def _degrade(*streams: Any) -> None:
+    codecs.register_error("ufm.plain", _plain)
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="ufm.plain")

@@ -8,7 +8,11 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import cattrs
 import numpy as np
 
+from ufm._support.reading import shown
+
 Kind = TypeVar("Kind")
+# Of a value that does not fit, that are told.
+_REASONS = 3
 
 
 def strict_converter() -> cattrs.Converter:
@@ -37,12 +41,14 @@ def structure(converter: cattrs.Converter, value: Any, kind: type[Kind]) -> Kind
     try:
         return converter.structure(value, kind)
     except cattrs.BaseValidationError as error:
-        raise ValueError("; ".join(cattrs.transform_error(error, path="value", format_exception=_reason))) from error
+        reasons = cattrs.transform_error(error, path="value", format_exception=_reason)
+        more = [f"and {len(reasons) - _REASONS} more"] if len(reasons) > _REASONS else []
+        raise ValueError("; ".join([*reasons[:_REASONS], *more])) from error
 
 
 def _exactly(kinds: tuple[type, ...], value: Any, kind: Any) -> Any:
     if type(value) not in kinds:
-        raise ValueError(f"got {value!r}, expected {' or '.join(each.__name__ for each in kinds)}")
+        raise ValueError(f"got {shown(value)}, expected {' or '.join(each.__name__ for each in kinds)}")
     return kind(value)
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from ufm._support.files import atomic_path
+from ufm._support.reading import check_file
 
 # The dtypes that NumPy has too, so that a file can be read without torch.
 _CODES = {
@@ -167,7 +168,9 @@ def write_tensors(path: str | Path, arrays: Mapping[str, Tensor | Rows], metadat
                 file.write(piece)
 
 
-def map_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def map_tensors(
+    path: str | Path, *, name: str = "file", expected: str = "a safetensors file"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the arrays of a safetensors file, memory-mapped, and its metadata.
 
     An array's bytes are read when they are first used. Writing into a tensor does not change the file.
@@ -176,6 +179,8 @@ def map_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     ----------
     path : str or Path
         Path of the file.
+    name, expected : str
+        Of the argument, and what it takes, for the message.
 
     Returns
     -------
@@ -189,14 +194,14 @@ def map_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     ValueError
         If the file is missing or damaged.
     """
-    if not Path(path).is_file():
-        what = "is not a file" if Path(path).exists() else "does not exist"
-        raise ValueError(f"file: got {str(path)!r}, which {what}; expected a safetensors file")
+    place = check_file(name, path, expected)
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"file: got {str(path)!r}, which is not a readable safetensors file ({error})") from error
+        with safe_open(place, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except Exception as error:  # whatever damaged bytes make of the library and of torch, by its documentation any
+        raise ValueError(
+            f"{name}: got {str(path)!r}, which is not a readable safetensors file ({error}); expected {expected}"
+        ) from error
 
 
 def _pieces(value: Tensor, dtype: torch.dtype) -> Iterator[memoryview]:

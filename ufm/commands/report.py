@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from ufm._support.files import check_target
 from ufm._support.progress import long_work
 from ufm.commands.model import Labels
 from ufm.commands.output import print_json
@@ -37,8 +38,7 @@ class Report(Labels):
         """Write the page and print where it is; exit status 1 if an exact claim failed."""
         if not self.runs:
             raise ValueError("runs: got none, expected at least one folder or file")
-        if Path(self.out).is_dir():
-            raise ValueError(f"out: got {self.out!r}, which is a folder, expected a file")
+        check_target("out", self.out)
         from ufm.reports import report
 
         runs = [self._read(path) for path in long_work(self.runs, "read", unit="runs")]

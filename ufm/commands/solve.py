@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import tyro
 
+from ufm._support.files import check_target
 from ufm.commands.model import Model
 from ufm.commands.output import print_fields, print_json
 
 if TYPE_CHECKING:
-    from ufm.solvers import Method, Solution
+    from ufm.solvers import Method
     from ufm.solvers.problem import UFM
 
 
@@ -73,6 +74,8 @@ class Solve:
         from ufm.solvers.reduced import is_first_process
         from ufm.theory.etf import nearest_etf
 
+        if self.out is not None:
+            check_target("out", self.out)
         problem = self._problem()
         method = self._method()
         solution = solve(
@@ -118,7 +121,7 @@ class Solve:
             )
         if self.out is not None:
             # After the figures are printed, so that a full disk cannot take them along.
-            _save(solution, self.out)
+            solution.save(self.out)
         return 0 if solution.converged else 1
 
     def _problem(self) -> "UFM":
@@ -155,12 +158,3 @@ class Solve:
                     f"{name}: got {settings[name]!r} with the method {self.method!r}, expected none for it"
                 )
         return METHODS[self.method](**settings)
-
-
-def _save(solution: "Solution", path: str) -> None:
-    try:
-        solution.save(path)
-    except OSError as error:
-        raise OSError(
-            f"out: could not write {path} ({error.strerror or error}); an earlier file is as it was"
-        ) from error

@@ -1,13 +1,13 @@
 """Activations from a file: one that `record` wrote, or arrays of any framework under the names that `compare` has."""
 
-import json
-import zipfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ufm._support.reading import check_file, parse_json
 from ufm._support.tensorfile import map_tensors
 from ufm.networks.activations import ARRAYS, FORMAT, LAYER, PAIRS, Activations, columns_of
 
@@ -36,13 +36,13 @@ def load(path: str | Path) -> Activations:
     ValueError
         If the file is missing, damaged or of another kind.
     """
-    place = Path(path)
-    if place.suffix.lower() in _CHECKPOINTS and place.is_file():
+    place = check_file("file", path, _EXPECTED)
+    if place.suffix.lower() in _CHECKPOINTS:
         raise ValueError(
             f"file: got {str(path)!r}, which looks like a checkpoint of a model, expected {_EXPECTED}: load its "
             "weights into the model, and record its activations with ufm.record(model, batches, out=...)"
         )
-    if place.suffix.lower() == ".npz" and place.is_file():
+    if place.suffix.lower() == ".npz":
         return _of_arrays(path, _read_npz(place))
     arrays, metadata = map_tensors(path)
     if metadata.get("format") != FORMAT:
@@ -56,16 +56,21 @@ def load(path: str | Path) -> Activations:
     fields |= {"bias": arrays.get("bias"), "layers": layers}
     try:
         fields |= {} if soft is None else columns_of(soft, len(arrays["classifier"]))
-        return Activations(**fields, description=json.loads(metadata.get("description", "{}")))
+        return Activations(**fields, description=parse_json(metadata.get("description", "{}")))
     except ValueError as error:
         raise ValueError(f"file: got {str(path)!r}, whose content does not fit together ({error})") from error
 
 
 def _read_npz(place: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(place, allow_pickle=False) as file:
+        # NumPy warns of old headers, which damaged ones can look like.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            place.open("rb") as opened,
+            np.load(opened, allow_pickle=False) as file,
+        ):
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever damaged bytes make of zipfile, zlib and NumPy
         raise ValueError(f"file: got {str(place)!r}, which is not a readable .npz file ({error})") from error
 
 
@@ -79,5 +84,5 @@ def _of_arrays(path: str | Path, arrays: Mapping[str, Any]) -> Activations:
     layers = {name.removeprefix(LAYER): value for name, value in arrays.items() if name.startswith(LAYER)}
     try:
         return Activations.of(**given, layers=layers)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"file: got {str(path)!r}, whose content does not fit together ({error})") from error

@@ -2,10 +2,9 @@
 
 import json
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from ufm._support.arrays import Array, check_choice, check_integer, check_kind
+from ufm._support.files import check_target, make_folder
 from ufm._support.progress import long_work
 from ufm._support.tensorfile import Rows, stored_dtype, write_tensors
 from ufm._support.version import VERSION
@@ -351,17 +351,8 @@ def _uncompiled() -> AbstractContextManager[None]:
 
 def _folder_of(out: str | Path) -> Path:
     """Return the folder of `out`, created if necessary; raise ValueError if `out` cannot be a file."""
-    folder = Path(out).parent
+    place = check_target("out", out)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Whatever is refused at the end is refused here: a name that is too long, a folder that takes no file.
-        is_folder = Path(out).is_dir()
-        if not is_folder:
-            with suppress(FileNotFoundError):
-                Path(out).lstat()
-            tempfile.TemporaryFile(dir=folder).close()
+        return make_folder(place.parent)
     except OSError as error:
-        raise ValueError(f"out: got {str(out)!r}, where no file can be made ({error.strerror})") from error
-    if is_folder:
-        raise ValueError(f"out: got {str(out)!r}, which is a folder, expected the path of a file")
-    return folder
+        raise ValueError(f"out: got {str(out)!r}, whose folder cannot be made ({error.strerror})") from error

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ufm._support.arrays import Array, check_integer, check_number
+from ufm._support.files import make_folder
 from ufm.labels.laws import Law, Unmixed
 from ufm.losses import get_loss
 from ufm.networks.activations import Activations
@@ -123,7 +124,7 @@ class Monitor:
             raise ValueError(
                 f"out: got {str(out)!r}, which holds a run already, expected another folder or overwrite=True"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         for name in (RECORD, METRICS, SAMPLES):
             (self.folder / name).unlink(missing_ok=True)
         #: Figures by epoch so far, one dict each.

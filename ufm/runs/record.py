@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ufm._support.files import atomic_path, to_json
+from ufm._support.reading import read_json, read_json_lines, shown
 from ufm._support.structuring import strict_converter, structure
 from ufm._support.tensorfile import map_tensors
 from ufm.losses import get_loss
@@ -350,10 +351,11 @@ def read_record(folder: str | Path, source: str | None = None) -> RunRecord:
         If a file is missing, damaged, of another schema, or does not fit; the message names it.
     """
     place = Path(folder)
-    value = _read(place / RECORD, "a record of a run")
+    value = read_json("runs", place / RECORD, "a record of a run")
     record = structure_record(value, place, str(folder) if source is None else source)
-    history = _read_rows(place / METRICS) if (place / METRICS).is_file() else ()
-    return dataclasses.replace(record, history=history)
+    kept = (place / METRICS).exists()
+    history = read_json_lines("runs", place / METRICS, "a file of JSON lines") if kept else ()
+    return dataclasses.replace(record, history=tuple(history))
 
 
 def structure_record(value: Any, folder: Path, source: str) -> RunRecord:
@@ -367,7 +369,7 @@ def structure_record(value: Any, folder: Path, source: str) -> RunRecord:
     where = str(folder / RECORD)
     found = value.get("schema") if isinstance(value, dict) else None
     if found != SCHEMA:
-        raise ValueError(f"runs: got {where!r} of schema {found!r}, expected a record of schema {SCHEMA}")
+        raise ValueError(f"runs: got {where!r} of schema {shown(found)}, expected a record of schema {SCHEMA}")
     if extra := [name for name in _ELSEWHERE if name in value]:
         raise ValueError(f"runs: got {where!r} with {extra[0]!r}, expected that in a file of its own")
     try:
@@ -383,20 +385,3 @@ def structure_record(value: Any, folder: Path, source: str) -> RunRecord:
             raise ValueError(f"runs: got {where!r} without the network's curve in {mode} mode, expected one")
     # A run is called as its folder is, wherever that was moved.
     return dataclasses.replace(record, name=folder.resolve().name, folder=folder, source=source)
-
-
-def _read(path: Path, kind: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"runs: got {str(path)!r}, expected {kind} ({error})") from error
-
-
-def _read_rows(path: Path) -> tuple[dict[str, Any], ...]:
-    try:
-        rows = tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"runs: got {str(path)!r}, expected a file of JSON lines ({error})") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"runs: got {str(path)!r}, expected an object on each line")
-    return rows

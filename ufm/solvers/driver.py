@@ -21,8 +21,8 @@ from ufm.solvers.method import Iterate, Method, Point, SolveOptions, constrained
 from ufm.solvers.momentum import Momentum
 from ufm.solvers.newton import Newton
 from ufm.solvers.problem import UFM
-from ufm.solvers.reduced import join_processes
-from ufm.solvers.solution import History, Message, Solution
+from ufm.solvers.reduced import check_same, join_processes
+from ufm.solvers.solution import History, Message, Solution, problem_facts
 from ufm.solvers.trace import Trace
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Newton, LBFGS, GradientDescent, Momentum, Adam)}
@@ -120,6 +120,9 @@ def solve(
     if distributed:
         join_processes()
     local = problem.to(_device(device, distributed=distributed), dtype)
+    if distributed:
+        same = f"{problem_facts(problem)} {chosen} {tol} {gap_tol} {max_iter} {dtype} {record} {start is None}"
+        check_same("distributed", same, local.targets.weights.device)
     if isinstance(local.targets, PairTargets) and not (stream or distributed):
         local = dataclasses.replace(local, targets=local.targets.written_out())
     point = random_start(local, seed, features=chosen.needs_features)

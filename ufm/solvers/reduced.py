@@ -1,6 +1,7 @@
 """The UFM with its features eliminated, summed over blocks of targets and over processes."""
 
 import atexit
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -233,6 +234,18 @@ def join_processes(timeout: float = 300.0) -> int:
         # A group that outlives the interpreter may abort its process at the very end.
         atexit.register(_leave_processes)
     return dist.get_rank()
+
+
+def check_same(name: str, text: str, device: torch.device) -> None:
+    """Raise ValueError, in every process, unless all processes have the same text; `name` says what it describes."""
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+    own = torch.tensor(number, device=device)
+    first = own.clone()
+    dist.broadcast(first, 0)
+    different = (first != own).long()
+    dist.all_reduce(different)
+    if different.item():
+        raise ValueError(f"{name}: got others in another process, expected the same in each; start all of them again")
 
 
 def _leave_processes() -> None:

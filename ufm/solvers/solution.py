@@ -1,8 +1,7 @@
 """The result of a solve: point, certificate, reason of the end, history; to a file and back."""
 
-import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ufm._support.arrays import Array
 from ufm._support.display import Displayed, Row
-from ufm._support.files import atomic_path, to_json
+from ufm._support.files import to_json
+from ufm._support.reading import parse_json, shown
+from ufm._support.structuring import strict_converter, structure
+from ufm._support.tensorfile import map_tensors, write_tensors
 from ufm.solvers.certificate import Certificate
 from ufm.solvers.problem import UFM
 from ufm.theory.features import Response, fixed_classifier
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
 
 _FORMAT = "ufm solution 1"
+_EXPECTED = "a file written by Solution.save"
 # Targets that are written out at a time.
 _BLOCK = 2**14
 
@@ -233,13 +234,8 @@ class Solution(Displayed):
         names = ("objective", "gradient_norm", "converged", "iterations", "seconds", "method")
         facts: dict[str, Any] = {name: getattr(self, name) for name in names}
         facts |= {"format": _FORMAT, "message": self.message.name, "certificate": asdict(self.certificate)}
-        facts["problem"] = _description(self.problem)
-        with atomic_path(path) as temporary:
-            contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            try:
-                save_file(contiguous, temporary, metadata={"solution": to_json(facts, indent=None)})
-            except SafetensorError as error:
-                raise OSError(str(error)) from error
+        facts["problem"] = problem_facts(self.problem)
+        write_tensors(path, tensors, {"solution": to_json(facts, indent=None)})
 
 
 def load_solution(path: str | Path, problem: UFM) -> Solution:
@@ -262,41 +258,90 @@ def load_solution(path: str | Path, problem: UFM) -> Solution:
     ValueError
         For a file that is missing, damaged or no solution, or one of another problem.
     """
+    tensors, metadata = map_tensors(path, name="path", expected=_EXPECTED)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("solution", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        raise ValueError(f"path: got {path}, expected a file written by Solution.save ({error})") from error
-    if facts.get("format") != _FORMAT:
-        raise ValueError(f"path: got {path}, which is no saved solution, expected a file written by Solution.save")
-    w, h, bias = tensors["classifier"], tensors.get("features"), tensors.get("bias")
-    expected = (problem.targets.num_classes, problem.dim)
-    if w.shape != expected or (h is not None and len(h) != len(problem.targets)) or (bias is None) == problem.has_bias:
-        raise ValueError(f"path: got a solution of another problem, classifier {tuple(w.shape)}, expected {expected}")
-    if facts["problem"] != json.loads(to_json(_description(problem))):
+        saved = _read_facts(metadata.get("solution", "{}"))
+        history = _read_history(tensors)
+    except ValueError as error:
         raise ValueError(
-            f"path: got a solution of another problem, {facts['problem']}, expected one of {_description(problem)}; "
-            "to start from its arrays all the same, use a Point"
+            f"path: got {str(path)!r}, which is no saved solution ({error}); expected {_EXPECTED}"
+        ) from error
+    K, d, N = problem.targets.num_classes, problem.dim, len(problem.targets)
+    w, h, bias = (tensors.get(name) for name in ("classifier", "features", "bias"))
+    given = {"classifier": (w, (K, d)), "features": (h, (N, d)), "bias": (bias, (K,))}
+    for name, (array, shape) in given.items():
+        if array is not None and (array.shape != shape or not array.is_floating_point()):
+            found = f"{name} of shape {tuple(array.shape)} in {array.dtype}"
+            raise ValueError(f"path: got a solution of another problem, {found}, expected {shape} and real numbers")
+        if array is not None and not bool(array.isfinite().all()):
+            raise ValueError(f"path: got {str(path)!r} with {name} that are not finite, expected {_EXPECTED}")
+    if w is None or (bias is None) == problem.has_bias or saved.problem != parse_json(to_json(problem_facts(problem))):
+        raise ValueError(
+            f"path: got a solution of another problem, {shown(saved.problem)}, expected one of "
+            f"{problem_facts(problem)}; to start from its arrays all the same, use a Point"
         )
-    # JSON has no infinities.
-    certificate = facts["certificate"]
-    for name, missing in (("lower_bound", -math.inf), ("gap", math.inf)):
-        certificate[name] = missing if certificate[name] is None else certificate[name]
-    names = ("objective", "gradient_norm", "converged", "iterations", "seconds", "method")
     return Solution(
-        classifier=w,
-        stored_features=h,
-        bias=bias,
-        certificate=Certificate(**facts["certificate"]),
-        message=Message[facts["message"]],
-        history=History(**{f.name: tensors[f"history.{f.name}"].numpy() for f in fields(History)}),
+        classifier=w.clone(),
+        stored_features=None if h is None else h.clone(),
+        bias=None if bias is None else bias.clone(),
+        objective=saved.objective,
+        gradient_norm=saved.gradient_norm,
+        certificate=saved.certificate,
+        converged=saved.converged,
+        message=Message[saved.message],
+        iterations=saved.iterations,
+        seconds=saved.seconds,
+        history=history,
         problem=problem,
-        **{name: facts[name] for name in names},
+        method=saved.method,
     )
 
 
-def _description(problem: UFM) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Facts:
+    """What a file says of a solution beside its arrays."""
+
+    format: str
+    objective: float
+    gradient_norm: float
+    converged: bool
+    iterations: int
+    seconds: float
+    method: str
+    message: str
+    certificate: Certificate
+    problem: dict[str, Any]
+
+
+def _read_facts(text: str) -> _Facts:
+    facts = parse_json(text)
+    if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+        raise ValueError(f"it is not of the format {_FORMAT!r}")
+    found = structure(strict_converter(), facts, _Facts)
+    if found.message not in Message.__members__:
+        raise ValueError(f"its message is {shown(found.message)}")
+    # JSON has no infinities.
+    certificate = found.certificate
+    bounds = {"lower_bound": -math.inf, "gap": math.inf}
+    missing = {name: value for name, value in bounds.items() if math.isnan(getattr(certificate, name))}
+    return replace(found, certificate=replace(certificate, **missing))
+
+
+def _read_history(tensors: Mapping[str, Tensor]) -> History:
+    """Return the history; raise ValueError unless its arrays are there, real, and fit together."""
+    names = [field.name for field in fields(History)]
+    if lacking := [name for name in names if f"history.{name}" not in tensors]:
+        raise ValueError(f"it lacks history.{lacking[0]}")
+    columns = {name: tensors[f"history.{name}"].numpy() for name in names}
+    n, L = len(np.atleast_1d(columns["iteration"])), len(np.atleast_1d(columns["lam"]))
+    shapes = {"lam": (L,), "width": (n, L), "depth": (n, L)}
+    for name, column in columns.items():
+        if column.shape != shapes.get(name, (n,)) or column.dtype.kind != "f" or not n:
+            raise ValueError(f"its history.{name} has the shape {column.shape} in {column.dtype}")
+    return History(**{name: np.array(column) for name, column in columns.items()})
+
+
+def problem_facts(problem: UFM) -> dict[str, Any]:
     """Return what distinguishes problems: their numbers, and a sum over the targets that depends on every label."""
     names = ("dim", "weight_decay", "feature_decay", "loss", "bias_decay", "nonnegative", "feature_norm", "row_norm")
     targets = problem.targets
