@@ -53,7 +53,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     place = Path(path)
     try:
         found = _state(place)
-        if found is not None and (not stat.S_ISREG(found.st_mode) or _is_standard_output(found)):
+        if found is not None and (not stat.S_ISREG(found.st_mode) or _standard_output(found) is not None):
             with tempfile.TemporaryDirectory() as folder:
                 temporary = Path(folder) / place.name
                 yield temporary
@@ -122,28 +122,34 @@ def _state(place: Path) -> os.stat_result | None:
         return None
 
 
-def _is_standard_output(found: os.stat_result) -> bool:
+def _standard_output(found: os.stat_result) -> int | None:
+    """Return which of this process's standard outputs goes to a file, if one does."""
     for descriptor in (1, 2):
         with suppress(OSError):
             if os.path.samestat(found, os.fstat(descriptor)):
-                return True
-    return False
+                return descriptor
+    return None
 
 
 def _pour(source: Path, place: Path, found: os.stat_result) -> None:
     """Copy a file's bytes into what is at `place`; wait for the reader of a pipe."""
     sys.stdout.flush()
-    flags = os.O_WRONLY | (os.O_APPEND if stat.S_ISREG(found.st_mode) else 0)
+    standard = _standard_output(found)
+    descriptor = _opened(place, found) if standard is None else os.dup(standard)
+    with source.open("rb") as read, os.fdopen(descriptor, "wb") as write:
+        shutil.copyfileobj(read, write)
+
+
+def _opened(place: Path, found: os.stat_result) -> int:
     try:
-        descriptor = os.open(place, flags | os.O_NONBLOCK)
+        descriptor = os.open(place, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno != errno.ENXIO or not stat.S_ISFIFO(found.st_mode):
             raise
         _LOGGER.info("%s is a pipe: waiting for its reader", place)
-        descriptor = os.open(place, flags)
+        return os.open(place, os.O_WRONLY)
     os.set_blocking(descriptor, True)
-    with source.open("rb") as read, os.fdopen(descriptor, "wb") as write:
-        shutil.copyfileobj(read, write)
+    return descriptor
 
 
 @contextmanager
