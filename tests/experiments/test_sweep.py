@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from experiments.sweeps.point import is_collapsed, reached, solve_point, thinned
 from experiments.sweeps.store import read_lines
 from experiments.sweeps.summary import agrees, summary
 from experiments.sweeps.workers import Workers
+from tests.helpers.processes import start, wait_until
 from ufm.solvers.adam import Adam
 from ufm.solvers.newton import Newton
 
@@ -52,15 +52,10 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
 def started(out: Path, *words: str, lines: int, **settings: Any) -> subprocess.Popen:
     """Return a sweep's process, with a session of its own, that has written some lines."""
     command = [sys.executable, "-m", "experiments.sweep", "run", "--out", str(out), *words]
-    pipe = subprocess.PIPE
-    running = subprocess.Popen(
-        command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True, **settings
-    )
-    for _ in range(6000):
-        if (out / "points.jsonl").exists() and (out / "points.jsonl").read_bytes().count(b"\n") >= lines:
-            return running
-        time.sleep(0.01)
-    raise AssertionError("no points")
+    running = start(command, cwd=ROOT, start_new_session=True, **settings)
+    points = out / "points.jsonl"
+    wait_until(lambda: points.exists() and points.read_bytes().count(b"\n") >= lines)
+    return running
 
 
 def test_grid_is_the_product_and_keys_are_stable():
@@ -249,9 +244,7 @@ def test_histories_are_thinned_and_their_first_times_kept(run, tmp_path: Path):
 
 def test_a_full_disk_names_the_file_and_loses_no_finished_point(run, tmp_path: Path):
     limit = 2500
-    full = started(
-        tmp_path, *SMALL, lines=1, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit,) * 2)
-    )
+    full = started(tmp_path, *SMALL, lines=1, file_limit=limit)
     _, said = full.communicate(timeout=60)
     assert full.returncode == 1, said
     assert "points.jsonl" in said

@@ -150,7 +150,9 @@ def test_a_device_is_written_to_and_stays(tmp_path: Path):
 
 
 def test_standard_output_that_is_a_file_is_written_to_in_turn(tmp_path: Path):
-    code = "from ufm._support.files import write_text; print('one'); write_text('/dev/stdout', 'two\\n'); print('three')"
+    code = (
+        "from ufm._support.files import write_text; print('one'); write_text('/dev/stdout', 'two\\n'); print('three')"
+    )
     with (tmp_path / "out").open("w") as out:
         subprocess.run([sys.executable, "-c", code], stdout=out, check=True, timeout=60)
     assert (tmp_path / "out").read_text() == "one\ntwo\nthree\n"

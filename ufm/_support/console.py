@@ -76,31 +76,25 @@ def guarded(run: Callable[[], int], name: str, interrupted: str = "interrupted")
         _degrade(sys.stdout, sys.stderr)
         try:
             return run()
-        except ValueError as error:
-            _complain(name, f"error: {error}")
-            return 2
-        except OSError as error:
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
             if isinstance(error, BrokenPipeError) and error.filename is None:
                 # The reader, `head` for example, has closed the pipe. Python would fail again when it flushes its
                 # buffer at exit, so the buffer goes to the null device.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 0
-            _complain(name, f"error: {error if error.filename is None else f'{error.filename}: {error.strerror}'}")
-            return 1
-        except RuntimeError as error:
-            _complain(name, f"error: {error}")
-            return 1
-        except MemoryError as error:
-            _complain(name, f"error: out of memory ({error})")
-            return 1
+            said, status = f"error: {_reason(error)}", 2 if isinstance(error, ValueError) else 1
         except KeyboardInterrupt:
-            _complain(name, interrupted)
-            return 128 + (signal.SIGTERM if terminated() else signal.SIGINT)
+            said, status = interrupted, 128 + (signal.SIGTERM if terminated() else signal.SIGINT)
+        print(f"{name}: {'; '.join(line.strip() for line in said.splitlines() if line.strip())}", file=sys.stderr)
+        return status
 
 
-def _complain(name: str, text: str) -> None:
-    """Print a text on one line of standard error."""
-    print(f"{name}: {'; '.join(line.strip() for line in text.splitlines() if line.strip())}", file=sys.stderr)
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error})"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 @contextmanager
