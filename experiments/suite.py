@@ -28,7 +28,7 @@ from experiments.training.run import trained_run
 from ufm._support.arrays import check_choice, check_integer
 from ufm._support.console import run_command
 from ufm._support.files import make_folder
-from ufm._support.reading import read_toml
+from ufm._support.reading import read_toml, shown
 
 SUITE = Path(__file__).with_name("suite.toml")
 
@@ -42,7 +42,7 @@ def read_suite(path: str | Path = SUITE) -> dict[str, TrainConfig]:
         try:
             configs[name] = from_plain(_merge(to_plain(TrainConfig()), _resolve(table, templates)))
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise ValueError(f"file: got {str(path)!r}, whose run {shown(name)} does not fit: {error}") from error
     return configs
 
 
@@ -56,10 +56,13 @@ def kept_files(path: str | Path = SUITE) -> dict[str, tuple[str, ...]]:
     """
     text = _read(path)
     keep, runs = text.get("keep", {what: list(text["runs"]) for what in KEPT}), text["runs"]
-    for what, names in keep.items():
-        check_choice("keep", what, CHOICES)
-        for name in names if isinstance(names, list) else [names]:
-            check_choice(f"keep.{what}", name, tuple(runs))
+    try:
+        for what, names in keep.items():
+            check_choice("keep", what, CHOICES)
+            for name in names if isinstance(names, list) else [names]:
+                check_choice(f"keep.{what}", name, tuple(runs))
+    except ValueError as error:
+        raise ValueError(f"file: got {str(path)!r}, which does not fit: {error}") from error
     return {name: tuple(what for what, names in keep.items() if name in names) for name in runs}
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from ufm._support.reading import check_file
+
 Split = tuple[UInt8[np.ndarray, "N C H W"], UInt8[np.ndarray, "N"]]
 
 _PLANES, _SIDE = 3, 32
@@ -34,7 +36,7 @@ def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
     """
     length = 4 + 4 * ndim
     try:
-        with gzip.open(path) as file:
+        with gzip.open(check_file("data", path, "a complete gzip file")) as file:
             header = file.read(length)
             if header[:4] != bytes((0, 0, 8, ndim)):
                 raise damaged(path, f"magic number {header[:4].hex(' ')}", f"00 00 08 {ndim:02x}")
@@ -45,7 +47,7 @@ def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
                 raise damaged(path, f"the shape {shape}", f"at most {_LARGEST} bytes")
             # One more byte than is due brings the check sum, or what is too much, to light.
             content = file.read(math.prod(shape) + 1)
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, MemoryError, OSError, zlib.error) as error:
         raise damaged(path, f"damaged gzip data ({error})", "a complete gzip file") from error
     if len(content) != math.prod(shape):
         found = f"{len(content)} bytes{' or more' * (len(content) > math.prod(shape))}"
@@ -87,7 +89,10 @@ def read_members(path: Path, names: Sequence[str]) -> list[bytes]:
     """
     try:
         found = {}
-        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        with (
+            gzip.open(check_file("data", path, "a complete .tar.gz")) as stream,
+            tarfile.open(fileobj=stream, mode="r|") as archive,
+        ):
             for member in archive:
                 if member.name in names and member.size > _LARGEST:
                     raise ValueError(f"{member.name} of {member.size} bytes")
@@ -114,7 +119,7 @@ def read_jpeg_archive(path: Path, classes: int) -> Split:
         # NumPy warns of old headers, which damaged ones can look like.
         with (
             warnings.catch_warnings(action="ignore"),
-            path.open("rb") as file,
+            check_file("data", path, "an .npz archive").open("rb") as file,
             np.load(file, allow_pickle=False) as archive,
         ):
             jpeg, offsets, labels = (np.asarray(archive[key]) for key in ("jpeg", "offsets", "labels"))

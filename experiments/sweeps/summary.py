@@ -41,7 +41,10 @@ def read_sweep(folder: Path) -> tuple[dict[str, Any], list[Line]]:
     if not (folder / POINTS).is_file():
         raise ValueError(f"folder: got {str(folder)!r}, expected one with the {POINTS} of a sweep")
     lines, _ = read_lines(folder / POINTS)
-    points = grid_of(config["grid"]).points()
+    try:
+        points = grid_of(config["grid"]).points()
+    except ValueError as error:
+        raise ValueError(f"folder: got {str(folder)!r}, whose grid does not fit: {str(error)[:500]}") from error
     return config, [lines[key] for key in points if key in lines]
 
 

@@ -169,19 +169,19 @@ def test_runs_are_laid_over_their_templates(write):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("[runs.a]\ntemplate = 'huge'", "a: template: got 'huge'"),
-        ("[runs.a]\ncolour = 1", "a: config: .*colour"),
-        ("[runs.a]\nnetwork = { colour = 1 }", "a: config: .*colour"),
-        ("[runs.a]\nepochs = 2.7", "a: config: .*2.7"),
-        ("[runs.a]\nepochs = 0", "a: config: .*epochs: got 0"),
-        ("[runs.a]\nnetwork = 3", "a: config: .*network"),
-        ("[runs]\na = 3", "a: got 3, expected a table"),
-        ("[templates]\nt = 3\n[runs.a]\ntemplate = 't'", "a: got 3, expected a table"),
+        ("[runs.a]\ntemplate = 'huge'", "'a' does not fit: template: got 'huge'"),
+        ("[runs.a]\ncolour = 1", "'a' does not fit: config: .*colour"),
+        ("[runs.a]\nnetwork = { colour = 1 }", "'a' does not fit: config: .*colour"),
+        ("[runs.a]\nepochs = 2.7", "'a' does not fit: config: .*2.7"),
+        ("[runs.a]\nepochs = 0", "'a' does not fit: config: .*epochs: got 0"),
+        ("[runs.a]\nnetwork = 3", "'a' does not fit: config: .*network"),
+        ("[runs]\na = 3", "'a' does not fit: got 3, expected a table"),
+        ("[templates]\nt = 3\n[runs.a]\ntemplate = 't'", "'a' does not fit: got 3, expected a table"),
         (
             "[templates.t]\ntemplate = 'u'\n[templates.u]\ntemplate = 't'\n[runs.a]\ntemplate = 't'",
             "a: template: got 't'",
         ),
-        ("[templates.t]\ntemplate = 't'\n[runs.a]\ntemplate = 't'", "a: template: got 't'"),
+        ("[templates.t]\ntemplate = 't'\n[runs.a]\ntemplate = 't'", "'a' does not fit: template: got 't'"),
         ("[templates.t]\nseed = 1", "file: .*at least one run"),
         ("runs = 3", "file: .*at least one run"),
         ("[run.a]\nseed = 1", "file: .*run"),
@@ -190,7 +190,7 @@ def test_runs_are_laid_over_their_templates(write):
     ],
 )
 def test_suites_that_do_not_fit_are_refused(write, text: str, named: str):
-    with pytest.raises(ValueError, match=f"^{named}"):
+    with pytest.raises(ValueError, match=named):
         read_suite(write(text))
 
 

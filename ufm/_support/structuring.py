@@ -13,6 +13,8 @@ from ufm._support.reading import shown
 Kind = TypeVar("Kind")
 # Of a value that does not fit, that are told.
 _REASONS = 3
+# Characters of a reason.
+_LONGEST = 500
 
 
 def strict_converter() -> cattrs.Converter:
@@ -80,4 +82,5 @@ def _array(value: Any) -> np.ndarray:
 
 def _reason(error: BaseException, kind: Any) -> str:
     said = str(error) if isinstance(error, ValueError) else ""
-    return said or cattrs.v.format_exception(error, kind)
+    said = said or cattrs.v.format_exception(error, kind)
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"

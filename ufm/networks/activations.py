@@ -13,6 +13,7 @@ from torch import Tensor
 from ufm._support.arrays import Array, to_tensor
 from ufm._support.display import Displayed, Row
 from ufm._support.pairs import ClassPairs, read_pairs
+from ufm._support.reading import shown
 from ufm._support.tensorfile import Rows, write_tensors
 from ufm.labels.decoding import DecodedLabels, decode_labels, read_labels, summarise_labels
 from ufm.labels.targets import pair_labels
@@ -328,4 +329,4 @@ def check_some(activations: Activations) -> None:
 def check_description(description: Any) -> None:
     """Raise ValueError unless `description` is a dictionary of text by text."""
     if not isinstance(description, dict) or not all(isinstance(x, str) for item in description.items() for x in item):
-        raise ValueError(f"description: got {description!r}, expected a dictionary from text to text")
+        raise ValueError(f"description: got {shown(description)}, expected a dictionary from text to text")

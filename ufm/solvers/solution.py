@@ -272,12 +272,14 @@ def load_solution(path: str | Path, problem: UFM) -> Solution:
     for name, (array, shape) in given.items():
         if array is not None and (array.shape != shape or not array.is_floating_point()):
             found = f"{name} of shape {tuple(array.shape)} in {array.dtype}"
-            raise ValueError(f"path: got a solution of another problem, {found}, expected {shape} and real numbers")
+            raise ValueError(
+                f"path: got {str(path)!r}, a solution of another problem: {found}, expected {shape} and real numbers"
+            )
         if array is not None and not bool(array.isfinite().all()):
             raise ValueError(f"path: got {str(path)!r} with {name} that are not finite, expected {_EXPECTED}")
     if w is None or (bias is None) == problem.has_bias or saved.problem != parse_json(to_json(problem_facts(problem))):
         raise ValueError(
-            f"path: got a solution of another problem, {shown(saved.problem)}, expected one of "
+            f"path: got {str(path)!r}, a solution of another problem, {shown(saved.problem)}, expected one of "
             f"{problem_facts(problem)}; to start from its arrays all the same, use a Point"
         )
     return Solution(
