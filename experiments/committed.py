@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ufm._support.reading import read_json, read_json_lines
-from ufm.networks.calibration import CalibrationReport
+from ufm.networks.temperature import CalibrationReport
 from ufm.reports import Claim, Run, network_claims, read_run
 
 # The main runs of each data set are called <key>-mixup, -none, -mse and -etf.

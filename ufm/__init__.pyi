@@ -26,14 +26,10 @@ from .networks.activations import (
     MixedBatch as MixedBatch,
 )
 from .networks.calibration import (
-    CalibrationReport as CalibrationReport,
     ConfidenceCurve as ConfidenceCurve,
     MeasuredCalibration as MeasuredCalibration,
     ReliabilityCurve as ReliabilityCurve,
-    Temperature as Temperature,
-    calibrate as calibrate,
     confidence_curve as confidence_curve,
-    fit_temperature as fit_temperature,
     measure_calibration as measure_calibration,
 )
 from .networks.channel import (
@@ -77,6 +73,12 @@ from .networks.stationarity import (
 from .networks.streaming import (
     CollapseMetric as CollapseMetric,
     StreamedMeasures as StreamedMeasures,
+)
+from .networks.temperature import (
+    CalibrationReport as CalibrationReport,
+    Temperature as Temperature,
+    calibrate as calibrate,
+    fit_temperature as fit_temperature,
 )
 from .prox import (
     Prox as Prox,

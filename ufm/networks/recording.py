@@ -25,9 +25,10 @@ from ufm.networks.activations import (
     columns_of,
     file_content,
 )
+from ufm.networks.array_head import ArrayHead
 from ufm.networks.batches import check_labels_of, read_batch
 from ufm.networks.files import load
-from ufm.networks.heads import ArrayHead, ModuleHead, copied
+from ufm.networks.heads import ModuleHead, copied
 from ufm.networks.undisturbed import undisturbed
 
 # Keys of the description that `record` fills in.

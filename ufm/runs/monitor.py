@@ -17,9 +17,10 @@ from ufm._support.files import make_folder
 from ufm.labels.laws import Law, Unmixed
 from ufm.losses import get_loss
 from ufm.networks.activations import Activations
-from ufm.networks.calibration import calibrate, measure_calibration
+from ufm.networks.calibration import measure_calibration
 from ufm.networks.comparison_result import Comparison
 from ufm.networks.recording import record
+from ufm.networks.temperature import calibrate
 from ufm.runs.compared import compared_run, training_of
 from ufm.runs.record import METRICS, RECORD, SAMPLES, CalibrationRecord, RunRecord, write_history, write_record
 from ufm.theory.calibration import law_calibration

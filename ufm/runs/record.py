@@ -25,10 +25,11 @@ from ufm._support.structuring import strict_converter, structure
 from ufm._support.tensorfile import map_tensors
 from ufm.losses import get_loss
 from ufm.networks.activations import Activations
-from ufm.networks.calibration import CalibrationReport, ConfidenceCurve
+from ufm.networks.calibration import ConfidenceCurve
 from ufm.networks.comparison_result import Comparison
 from ufm.networks.files import load
 from ufm.networks.layers import LayerPattern
+from ufm.networks.temperature import CalibrationReport
 from ufm.runs.claims import Claim
 from ufm.solvers.certificate import Certificate
 from ufm.theory.calibration import Calibration
