@@ -101,7 +101,7 @@ def _unboxed(array: np.ndarray) -> np.ndarray:
     entries = array.reshape(-1).tolist()
     if not all(_is_real(entry) for entry in entries):
         raise TypeError
-    whole = all(isinstance(entry, Integral) and abs(entry) < 2**63 for entry in entries)
+    whole = all(isinstance(entry, Integral) and -(2**63) <= int(entry) < 2**63 for entry in entries)
     return np.array(entries, dtype=np.int64 if whole else np.float64).reshape(array.shape)
 
 
@@ -227,20 +227,24 @@ def check_integer(name: str, value: Any, *, minimum: int, maximum: int | None = 
 
     By default the maximum is 2^53, beyond which whole numbers are not exact in float64.
     """
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
     most = _LARGEST if maximum is None else maximum
-    if not whole or not minimum <= value <= most:
-        upper = f" and <= {most}" if maximum is not None or (whole and value > most) else ""
+    if number is None or not minimum <= number <= most:
+        upper = f" and <= {most}" if maximum is not None or (number is not None and number > most) else ""
         raise ValueError(f"{name}: got {_brief(value)}, expected a whole number >= {minimum}{upper}")
-    return int(value)
+    return number
 
 
-def check_size(name: str, shape: Sequence[int]) -> None:
-    """Raise ValueError, naming the argument, if an array of float64 of such a shape needs more memory than there is."""
-    size, memory = 8 * math.prod(shape), _memory()
+def check_size(name: str, shape: Sequence[int], instead: str = "") -> None:
+    """Raise ValueError, naming the argument, if an array of float64 of such a shape needs more memory than there is.
+
+    The message ends with what to do instead, if anything helps.
+    """
+    size, memory = min(8 * math.prod(shape), 10**300), _memory()
     if size > memory:
         raise ValueError(
             f"{name}: got sizes that need {size / 1e9:.3g} GB, expected at most the {memory / 1e9:.3g} GB of memory"
+            + (f"; {instead}" if instead else "")
         )
 
 

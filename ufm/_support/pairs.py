@@ -11,10 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import read_classes, to_tensor
-
-# Finer ones tell no more, and would not fit into memory.
-MAX_BINS = 10**6
+from ufm._support.arrays import check_integer, read_classes, to_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +106,11 @@ def read_lam(value: Any, *, ndim: int | None = None, count: int | None = None) -
     if not bool(((lam >= 0) & (lam <= 1)).all()):
         raise ValueError("lam: got values outside the interval, expected 0 <= lam <= 1")
     return lam
+
+
+def check_bins(bins: Any) -> int:
+    """Return a number of bins, or raise ValueError unless it is a whole number from 1 to a million."""
+    return check_integer("bins", bins, minimum=1, maximum=10**6)
 
 
 def bin_index(values: Float[Tensor, "N"], bins: int) -> Int[Tensor, "N"]:

@@ -8,7 +8,7 @@ rule for the continuous law instead.
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ufm._support.arrays import check_choice, check_integer, check_number, to_tensor
-from ufm._support.memory import check_memory
-from ufm.labels.quadrature import dirichlet_rule
+from ufm._support.arrays import check_choice, check_integer, check_kind, check_number, check_size, to_tensor
+from ufm.labels.quadrature import dirichlet_rule, symmetric_rule, symmetric_size
 from ufm.labels.targets import Orbits, PairTargets, Targets
 
-_DEFAULT_LEVEL = 5
-# Numbers of eight bytes that a choice of classes with its coefficients takes at most while it is made.
-_CHOICE_NUMBERS = 12
+_DEFAULT_LEVEL, _FINEST_LEVEL = 5, 12
+# The patterns of coinciding classes are as many as the partitions of this number.
+_MOST_WAYS = 32
+# Of the continuous law's rule: a closed form then takes seconds, whatever is asked for.
+_MOST_NODES = 2**19
+_INSTEAD = "use fewer nodes, or pair_targets with solve(stream=True) or --stream"
 _PAIRS = ("all", "same", "different")
 
 
@@ -137,7 +139,7 @@ class Mixup:
         K = check_integer("num_classes", self.num_classes, minimum=2)
         if self.alpha != math.inf:
             check_number("alpha", self.alpha, above=0)
-        ways = check_integer("ways", self.ways, minimum=2)
+        ways = check_integer("ways", self.ways, minimum=2, maximum=_MOST_WAYS)
         check_choice("pairs", self.pairs, _PAIRS)
         if self.pairs == "different" and ways > K:
             raise ValueError(f"ways: got {ways} different classes, expected at most num_classes = {K}")
@@ -163,11 +165,11 @@ class Mixup:
         ValueError
             For nodes < 1, or more targets than memory holds.
         """
-        instead = "use fewer nodes, pair_targets with solve(stream=True), or --stream"
-        self._check_memory(nodes, 8 * (self.num_classes + _CHOICE_NUMBERS), instead)
+        K = self.num_classes
+        self._check_rows("num_classes, ways, nodes", nodes, lambda blocks: math.perm(K, blocks) * K, _INSTEAD)
         labels, weights, pairs = [], [], []
         for classes, parts, pi in self._choices(nodes):
-            labels.append(parts.new_zeros(len(parts), self.num_classes).scatter_(1, classes, parts))
+            labels.append(parts.new_zeros(len(parts), K).scatter_(1, classes, parts))
             weights.append(pi)
             pairs.append((classes[:, 0], classes[:, -1], parts[:, 0]))
         pi = torch.cat(weights)
@@ -181,16 +183,10 @@ class Mixup:
         """
         if self.ways != 2:
             raise ValueError(f"ways: got {self.ways}, expected 2 for targets that are pairs")
-        self._check_memory(nodes, 8 * _CHOICE_NUMBERS, "use fewer nodes")
+        self._check_rows("num_classes, nodes", nodes, lambda blocks: math.perm(self.num_classes, blocks))
         columns = [(c[:, 0], c[:, -1], parts[:, 0], pi) for c, parts, pi in self._choices(nodes)]
         a, b, lam, pi = (torch.cat(column) for column in zip(*columns, strict=True))
         return PairTargets(self.num_classes, a.int(), b.int(), lam, pi / pi.sum())
-
-    def _check_memory(self, nodes: int, row_bytes: int, instead: str) -> None:
-        K, nodes = self.num_classes, check_integer("nodes", nodes, minimum=1)
-        blocks, points = [sizes for sizes, _ in self._patterns()], nodes if math.isfinite(self.alpha) else 1
-        rows = sum(math.perm(K, len(b)) // (1 + (b == (1, 1))) * points ** (len(b) - 1) for b in blocks)
-        check_memory("nodes", rows * row_bytes, f"{nodes} for {K} classes: {rows} targets", instead)
 
     def _choices(self, nodes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield classes (n, blocks), their coefficients (n, blocks) and probabilities (n,), pattern by pattern."""
@@ -207,16 +203,21 @@ class Mixup:
             yield classes.repeat_interleave(len(rule.weights), 0), rule.parts.repeat(len(classes), 1), pi
 
     def orbits(self, nodes: int | None = 64, *, level: int = _DEFAULT_LEVEL) -> Orbits:
-        """Return one label per node and per pattern of coinciding classes; see `Law.orbits`."""
+        """Return one label per node and per pattern of coinciding classes; see `Law.orbits`.
+
+        The rule of the continuous law has at most 2^19 nodes: for four ways its level is at most 3, for five 1, and
+        from six ways on there is none, so that `nodes` is needed.
+        """
         _refuse_priors(self.priors)
         K = self.num_classes
         levels, counts, weights = [], [], []
+        level = self._level(level) if nodes is None else level
+        if nodes is not None:
+            self._check_rows("nodes, ways", nodes, lambda blocks: self.ways + 2)
         for sizes, count in self._patterns():
-            rule = dirichlet_rule(self.alpha, sizes, nodes, level)
+            continuous = nodes is None
+            rule = symmetric_rule(self.alpha, sizes, level) if continuous else dirichlet_rule(self.alpha, sizes, nodes)
             parts, pi = rule.parts, rule.weights
-            if sizes == (1, 1) and nodes is None and len(pi) % 2 == 0:
-                # The second half of the rule mirrors the first.
-                parts, pi = parts[: len(pi) // 2], 2 * pi[: len(pi) // 2]
             # Unused columns get the level 0 and the count 0, so that all patterns have ways + 1 columns.
             blocks, unused = len(sizes), self.ways - len(sizes)
             levels.append(torch.nn.functional.pad(parts, (0, unused + 1)))
@@ -224,6 +225,22 @@ class Mixup:
             weights.append(count * math.perm(K, blocks) / K**self.ways * pi)
         pi = torch.cat(weights)
         return Orbits(K, torch.cat(levels), torch.cat(counts), pi / pi.sum())
+
+    def _level(self, level: int) -> int:
+        """Return the level of the continuous law's rule, lowered until it has few enough nodes."""
+        check_integer("level", level, minimum=0, maximum=_FINEST_LEVEL)
+        sizes = [sizes for sizes, _ in self._patterns()] if math.isfinite(self.alpha) else []
+        fitting = [x for x in range(level + 2) if sum(symmetric_size(one, x) for one in sizes) <= _MOST_NODES]
+        # With two levels the error can be estimated.
+        if len(fitting) < 2:
+            raise ValueError(f"ways: got {self.ways} for the continuous law, expected fewer, or the argument nodes")
+        return min(level, fitting[-1])
+
+    def _check_rows(self, name: str, nodes: int, width: Callable[[int], int], instead: str = "") -> None:
+        """Raise ValueError if the law's labels need too much memory, each with as many numbers as `width` says."""
+        n = 1 if math.isinf(self.alpha) else check_integer("nodes", nodes, minimum=1)
+        for sizes, _ in self._patterns():
+            check_size(name, (n ** (len(sizes) - 1), width(len(sizes))), instead)
 
     def _patterns(self) -> Iterator[tuple[tuple[int, ...], int]]:
         """Yield each pattern of coinciding draws: sizes of its blocks, and number of set partitions with these sizes.
@@ -291,6 +308,7 @@ class Unmixed:
     def targets(self, nodes: int = 1) -> Targets:
         """Return one target per class; `nodes` has no effect, because there is no lambda."""
         K = self.num_classes
+        check_size("num_classes", (K, K))
         same, one = torch.arange(K), torch.ones(K, dtype=torch.float64)
         pi = one / K if self.priors is None else torch.tensor(self.priors, dtype=torch.float64)
         return Targets(torch.eye(K, dtype=torch.float64), pi, same, same.clone(), one)
@@ -346,7 +364,7 @@ class LabelSmoothing(_SmoothedLaw):
 
     def __init__(self, law: Law | int, smoothing: float) -> None:
         """Convert and check both fields."""
-        super().__init__(law if isinstance(law, Law) else Unmixed(law), smoothing)
+        super().__init__(Unmixed(law) if isinstance(law, int) else check_law(law), smoothing)
         check_number("smoothing", smoothing, minimum=0, below=1)
 
     @property
@@ -373,6 +391,12 @@ class LabelSmoothing(_SmoothedLaw):
         """Return the smoothed orbits of the law."""
         base = self.law.orbits(nodes, level=level)
         return Orbits(base.num_classes, self._smooth(base.levels), base.counts, base.weights)
+
+
+def check_law(law: Any) -> Law:
+    """Return `law`; raise TypeError, naming it, for anything that is no law."""
+    check_kind("law", law, Law, "a law such as Mixup(10)")
+    return law
 
 
 def _partitions(total: int, largest: int) -> Iterator[tuple[int, ...]]:

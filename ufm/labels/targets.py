@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_integer, check_number, read_classes, to_labels, to_tensor
+from ufm._support.arrays import Array, check_integer, check_number, check_size, read_classes, to_labels, to_tensor
 from ufm._support.display import Displayed, Row
-from ufm._support.memory import check_memory
 from ufm._support.pairs import read_lam, read_pairs
 
 
@@ -181,6 +180,7 @@ class PairTargets(Displayed, _StoredPairTargets):
 
     def block(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
         """Return labels and weights of some rows."""
+        check_size("num_classes", (len(self.lam[rows]), self.num_classes))
         y = pair_labels(self.class_a[rows].long(), self.class_b[rows].long(), self.lam[rows], self.num_classes)
         if self.smoothing:
             y = (1 - self.smoothing) * y + self.smoothing / self.num_classes
@@ -193,8 +193,6 @@ class PairTargets(Displayed, _StoredPairTargets):
 
     def written_out(self) -> Targets:
         """Return the same targets with their labels written out; ValueError if memory does not hold them."""
-        what, instead = f"{len(self)} labels of {self.num_classes} classes", "solve with stream=True"
-        check_memory("targets", len(self) * self.num_classes * self.lam.element_size(), what, instead)
         return Targets(self.labels, self.weights, self.class_a.long(), self.class_b.long(), self.lam)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "PairTargets":

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_integer, in_kind, to_tensor
-from ufm._support.pairs import MAX_BINS, bin_index, read_classes, read_pairs
+from ufm._support.arrays import Array, in_kind, to_tensor
+from ufm._support.pairs import bin_index, check_bins, read_classes, read_pairs
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -164,7 +164,7 @@ def measure_calibration(
     (0.6667, 0.7333, 0.0667)
     """
     z, y = labelled_samples(logits, classes)
-    return in_kind(measured(z, y, check_integer("bins", bins, minimum=1, maximum=MAX_BINS)), logits, classes)
+    return in_kind(measured(z, y, check_bins(bins)), logits, classes)
 
 
 def confidence_curve(
@@ -211,7 +211,7 @@ def confidence_curve(
     """
     z = _logits(logits)
     pairs = read_pairs(class_a, class_b, lam, *z.shape, device=z.device).wide()
-    bins = check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
+    bins = check_bins(bins)
     mixed = pairs.different()
     z, (a, b, coefficient) = z[mixed], pairs[mixed].columns
     predicted = z.argmax(1)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, check_number, to_tensor
-from ufm._support.pairs import MAX_BINS, ClassPairs, bin_index, read_pairs
+from ufm._support.pairs import ClassPairs, bin_index, check_bins, read_pairs
 
 # Percentiles at the ends of a 95 % interval.
 _BAND = (2.5, 97.5)
@@ -142,8 +142,8 @@ def channel_curve(
     >>> curve.width.tolist(), curve.depth.tolist()
     ([-4.0, 2.0], [3.0, 2.0])
     """
-    check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
-    check_integer("resamples", resamples, minimum=0)
+    check_bins(bins)
+    check_integer("resamples", resamples, minimum=0, maximum=10**6)
     rng = np.random.default_rng(check_integer("seed", seed, minimum=0))
     mixed = _Mixed.of(logits, class_a, class_b, lam)
     width, depth = mixed.width.numpy(), mixed.depth.numpy()

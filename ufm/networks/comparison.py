@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, check_number
-from ufm._support.pairs import MAX_BINS, ClassPairs, cell_means, halves, r_squared
+from ufm._support.pairs import ClassPairs, cell_means, check_bins, halves, r_squared
 from ufm.labels.decoding import RecordedLaw, summarise_labels
-from ufm.labels.laws import Law
+from ufm.labels.laws import Law, check_law
 from ufm.networks.activations import Activations, pairs_of
 from ufm.networks.channel import boundary, channel_curve, channel_points
 from ufm.networks.comparison_result import Comparison, Score
@@ -117,11 +117,10 @@ def compare(
     activations = _given(activations, {name: value for name, value in arrays.items() if value is not None})
     if law is None:
         law = RecordedLaw(activations.labels)
-    if not isinstance(law, Law):
-        raise ValueError(f"law: got {type(law).__name__}, expected a law such as Mixup(10)")
+    check_law(law)
     K, d = activations.classifier.shape
-    bins = check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
-    check_integer("resamples", resamples, minimum=0)
+    bins = check_bins(bins)
+    check_integer("resamples", resamples, minimum=0, maximum=10**6)
     if law.num_classes != K:
         raise ValueError(f"law: got {law.num_classes} classes, expected {K} as the activations have")
     if d < K - 1:

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import check_integer, check_number
-from ufm._support.pairs import MAX_BINS, bin_index
+from ufm._support.arrays import check_number
+from ufm._support.pairs import bin_index, check_bins
 from ufm.networks.activations import Activations, check_some, pairs_of
 from ufm.networks.predictions import centred, closed_form
 
@@ -173,7 +173,7 @@ def measure_departure(activations: Activations, beta: float | Float[Tensor, ""],
     (True, 1.0)
     """
     beta = check_number("beta", beta, above=0)
-    check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
+    check_bins(bins)
     check_some(activations)
     y, z = activations.labels, centred(activations.logits.double())
     if y.shape[1] < 3:

@@ -84,7 +84,8 @@ def call_of(maps: list[_Map], h: Any, output: Any, module: nn.Module, count: int
         if not isinstance(row, Tensor) or row.ndim != 2 or len(row) != count:
             return f"got {name} of shape {shape}, expected {count} rows of numbers"
         rows.append(row.detach().clone())
-    return HeadCall(*rows, used.weight.detach().flatten(1), None if used.bias is None else used.bias.detach())
+    bias = None if used.bias is None else used.bias.detach()
+    return HeadCall(rows[0], rows[1], used.weight.detach().flatten(1), bias)
 
 
 def _gave(used: _Map, output: Tensor) -> bool:

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_choice, check_finite, check_integer, to_tensor
-from ufm._support.pairs import MAX_BINS, ClassPairs, cell_means, halves, r_squared, read_lam
+from ufm._support.arrays import Array, check_choice, check_finite, to_tensor
+from ufm._support.pairs import ClassPairs, cell_means, check_bins, halves, r_squared, read_lam
 from ufm.labels.targets import pair_levels
 from ufm.networks.activations import Activations, pairs_of
 from ufm.networks.predictions import LOG_BETA_RANGE, fit_log
@@ -98,7 +98,7 @@ def layer_pattern(activations: Activations, name: str, *, bins: int = 10) -> Lay
     (1.0, 3)
     """
     check_choice("name", name, ("features", *activations.layers))
-    check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
+    check_bins(bins)
     K = activations.logits.shape[1]
     if K < 3:
         raise ValueError(f"activations: got {K} classes, expected at least 3")

@@ -230,6 +230,13 @@ def _save_partial(
         error.add_note(f"the {len(table)} rows before are in {str(path)!r}")
 
 
+def check_head(model: nn.Module, classifier: Any, bias: Any, features: Any) -> None:
+    """Raise the error with which `record` refuses a model or its head before the first batch."""
+    check_kind("model", model, nn.Module, "an nn.Module")
+    with undisturbed(model), torch.no_grad():
+        _head(model, classifier, bias, features)
+
+
 def _head(model: nn.Module, classifier: Any, bias: Any, features: Any) -> ModuleHead | ArrayHead:
     """Return the head that the arguments of `record` describe."""
     if features is not None:

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_integer, check_number
+from ufm._support.arrays import Array, check_integer, check_number, check_size
 from ufm._support.display import Displayed, Row
-from ufm._support.pairs import MAX_BINS, bin_index
+from ufm._support.pairs import bin_index, check_bins
 from ufm.labels.decoding import decode_labels, read_labels
 from ufm.networks.activations import floats
 from ufm.networks.channel import ChannelCurve
@@ -141,8 +141,9 @@ class CollapseMetric:
     ) -> None:
         """Check the arguments; nothing is seen yet."""
         self.num_classes = check_integer("num_classes", num_classes, minimum=2)
+        check_size("num_classes", (self.num_classes,))
         self.smoothing = check_number("smoothing", smoothing, minimum=0, below=1)
-        self.bins = check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
+        self.bins = check_bins(bins)
         given = {"classifier": classifier, "class_means": class_means}
         read = {name: None if x is None else floats(name, x, 2).double() for name, x in given.items()}
         for name, value in read.items():

@@ -9,7 +9,7 @@ from scipy import optimize
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, in_kind
-from ufm._support.pairs import MAX_BINS
+from ufm._support.pairs import check_bins
 from ufm.networks.calibration import MeasuredCalibration, labelled_samples, measured
 
 # What stands for a temperature of zero or infinity, relative to the smallest and largest difference of logits.
@@ -133,7 +133,7 @@ def calibrate(
         a negative seed.
     """
     z, y = labelled_samples(logits, classes)
-    bins = check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
+    bins = check_bins(bins)
     generator = torch.Generator().manual_seed(check_integer("seed", seed, minimum=0, maximum=2**63 - 1))
     N = len(z)
     if N < 2:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ufm._support.arrays import Array, check_integer, check_number
 from ufm._support.files import make_folder
-from ufm.labels.laws import Law, Unmixed
+from ufm.labels.laws import Law, Unmixed, check_law
 from ufm.losses import get_loss
 from ufm.networks.activations import Activations
 from ufm.networks.calibration import measure_calibration
 from ufm.networks.comparison_result import Comparison
-from ufm.networks.recording import record
+from ufm.networks.recording import check_head, record
 from ufm.networks.temperature import calibrate
 from ufm.runs.compared import compared_run, training_of
 from ufm.runs.record import METRICS, RECORD, SAMPLES, CalibrationRecord, RunRecord, write_history, write_record
@@ -117,8 +117,9 @@ class Monitor:
         self.share = check_number("share", share, above=0, below=1)
         self.samples = check_integer("samples", samples, minimum=2)
         self.weight_decay = None if weight_decay is None else check_number("weight_decay", weight_decay, above=0)
-        self.law, self.loss = law, get_loss(loss).name
+        self.law, self.loss = None if law is None else check_law(law), get_loss(loss).name
         self._head = {"classifier": classifier, "bias": bias, "features": features}
+        check_head(model, **self._head)
         self._sink = _sink(logger)
         self.folder = Path(out)
         if (self.folder / RECORD).exists() and not overwrite:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ufm._support.arrays import Array, to_tensor
 from ufm._support.display import Displayed, Row
 from ufm.solvers.bound import dual_sums
-from ufm.solvers.problem import UFM, Evaluation
+from ufm.solvers.problem import UFM, Evaluation, check_problem
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,6 +139,7 @@ def certify(
     >>> abs(certificate.gap) < 1e-12
     True
     """
+    check_problem(problem)
     w, h = to_tensor("classifier", classifier, ndim=2), to_tensor("features", features, ndim=2)
     expected = (problem.targets.num_classes, problem.dim)
     if w.shape != expected:

@@ -20,7 +20,7 @@ from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.method import Iterate, Method, Point, SolveOptions, constrained, random_start
 from ufm.solvers.momentum import Momentum
 from ufm.solvers.newton import Newton
-from ufm.solvers.problem import UFM
+from ufm.solvers.problem import UFM, check_problem
 from ufm.solvers.reduced import check_same, join_processes
 from ufm.solvers.solution import History, Message, Solution, problem_facts
 from ufm.solvers.trace import Trace
@@ -105,6 +105,7 @@ def solve(
     >>> solution.converged, abs(solution.certificate.relative_gap) < 1e-9
     (True, True)
     """
+    check_problem(problem)
     chosen = _method(method)
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype: got {dtype}, expected torch.float32 or torch.float64")

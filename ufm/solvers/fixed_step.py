@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ufm._support.arrays import check_choice, check_integer, check_number
+from ufm._support.arrays import check_choice, check_integer, check_number, check_size
 from ufm.solvers.descent import Objective, States
 
 SCHEDULES = ("constant", "cosine", "step")
@@ -42,7 +42,7 @@ class FixedStep:
             check_number("learning_rate", self.learning_rate, above=0)
         check_choice("schedule", self.schedule, SCHEDULES)
         if self.batch_size is not None:
-            check_integer("batch_size", self.batch_size, minimum=1)
+            check_size("batch_size", (check_integer("batch_size", self.batch_size, minimum=1),))
 
     @property
     def fixed(self) -> bool:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_integer, check_number, to_tensor
+from ufm._support.arrays import Array, check_integer, check_kind, check_number, check_size, to_tensor
 from ufm._support.frozen import converted
 from ufm.labels.targets import PairTargets, Targets
 from ufm.losses import Loss, get_loss
@@ -81,7 +81,7 @@ class UFM:
         if not isinstance(self.targets, Targets | PairTargets):
             got = type(self.targets).__name__
             raise ValueError(f"targets: got {got}, expected Targets, e.g. Mixup(10).targets()")
-        check_integer("dim", self.dim, minimum=1)
+        check_size("dim", (self.targets.num_classes, check_integer("dim", self.dim, minimum=1)))
         for name, needed in (
             ("weight_decay", self.classifier is None and self.row_norm is None),
             ("feature_decay", self.feature_norm is None),
@@ -173,6 +173,12 @@ class UFM:
             scaled_features=scaled,
             bias=bias,
         )
+
+
+def check_problem(problem: Any) -> UFM:
+    """Return `problem`; raise TypeError, naming it, for anything that is no UFM."""
+    check_kind("problem", problem, UFM, "a UFM")
+    return problem
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from ufm.solvers.problem import UFM
+from ufm._support.arrays import check_integer, check_number
+from ufm.solvers.problem import UFM, check_problem
 
 _LARGEST = 20_000
 
@@ -74,6 +75,9 @@ def nuclear_norm_optimum(problem: UFM, *, tol: float = 1e-9, max_iter: int = 200
     >>> round(ufm.nuclear_norm_optimum(problem).value, 5), round(ufm.solve(problem).objective, 5)
     (0.43784, 0.43784)
     """
+    check_problem(problem)
+    check_number("tol", tol, above=0)
+    check_integer("max_iter", max_iter, minimum=1)
     import cvxpy as cp
 
     if problem.classifier is not None:

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ufm._support.arrays import Array, check_integer, check_number, in_kind, to_tensor
-from ufm._support.pairs import MAX_BINS, bin_index, read_lam
-from ufm.labels.laws import Law, Unmixed
+from ufm._support.pairs import bin_index, check_bins, read_lam
+from ufm.labels.laws import Law, Unmixed, check_law
 from ufm.labels.targets import pair_levels
 from ufm.prox import prox_logsumexp
 from ufm.theory.joint import joint_optimum
@@ -151,8 +151,8 @@ def law_calibration(
     >>> round(found.confidence, 4), found.accuracy, round(found.ece, 4)
     (0.9531, 1.0, 0.0469)
     """
-    bins = check_integer("bins", bins, minimum=1, maximum=MAX_BINS)
-    orbits = law.orbits(nodes, level=_LEVEL)
+    bins = check_bins(bins)
+    orbits = check_law(law).orbits(nodes, level=_LEVEL)
     b = check_number("beta", beta, above=0)
     p = torch.as_tensor(prox_logsumexp(orbits.levels, b, counts=orbits.counts).probabilities)
     p = torch.where(orbits.counts > 0, p, -1.0)
@@ -201,10 +201,12 @@ def calibration_at_penalties(
     0.0854
     0.0868
     """
+    law_evaluated = Unmixed(check_law(law).num_classes) if evaluated_on is None else check_law(evaluated_on)
+    check_bins(bins)
     optimum = joint_optimum(law, weight_decay, feature_decay)
     if optimum.collapsed:
         raise ValueError(
             f"weight_decay, feature_decay: got a product of {weight_decay * feature_decay:g}, expected one below the "
             f"collapse threshold {optimum.threshold:g}"
         )
-    return law_calibration(evaluated_on or Unmixed(law.num_classes), float(optimum.beta), bins=bins)
+    return law_calibration(law_evaluated, float(optimum.beta), bins=bins)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_integer, check_number, in_kind, power_of_two, to_tensor
+from ufm._support.arrays import Array, check_integer, check_number, check_size, in_kind, power_of_two, to_tensor
 
 
 def simplex_etf(
@@ -67,6 +67,7 @@ def simplex_etf(
     K = check_integer("num_classes", num_classes, minimum=2)
     d = K if dim is None else check_integer("dim", dim, minimum=K - 1)
     m = check_number("multiplier", multiplier, above=0)
+    check_size("num_classes, dim", (K, max(K, d)))
     basis = centred_basis(K, dtype=dtype, device=device)
     if generator is None:
         frame = torch.eye(K - 1, d, dtype=dtype, device=device)

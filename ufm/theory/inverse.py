@@ -5,7 +5,7 @@ import math
 from scipy import optimize
 
 from ufm._support.arrays import check_integer, check_number
-from ufm.labels.laws import Law
+from ufm.labels.laws import Law, check_law
 from ufm.losses import get_loss
 from ufm.theory.joint import log_excess
 from ufm.theory.roots import decreasing_root
@@ -46,7 +46,7 @@ def penalty_product(law: Law, beta: float, loss: str = "cross_entropy", *, nodes
     0.000823204 50
     """
     b = check_number("beta", beta, above=0)
-    orbits = law.orbits(nodes, level=7)
+    orbits = check_law(law).orbits(nodes, level=7)
     return math.exp(log_excess(get_loss(loss), orbits, math.log(b), 0.0)[0]) / (orbits.num_classes - 1)
 
 
@@ -136,7 +136,7 @@ def beta_from_classifier(law: Law, weight_decay: float, multiplier: float, *, no
     """
     lambda_W = check_number("weight_decay", weight_decay, above=0)
     m = check_number("multiplier", multiplier, above=0)
-    orbits = law.orbits(nodes, level=6)
+    orbits = check_law(law).orbits(nodes, level=6)
     loss_function = get_loss("cross_entropy")
     log_target = math.log(orbits.num_classes * lambda_W) + 2 * math.log(m)
 

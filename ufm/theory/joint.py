@@ -11,7 +11,7 @@ A feature penalty lambda' of the other convention, (1/N) sum loss + (lambda'/2) 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ufm._support.arrays import Array, check_choice, check_integer, check_number, in_kind, to_labels
 from ufm._support.display import Displayed, Row, shown
-from ufm.labels.laws import Law
+from ufm.labels.laws import Law, check_law
 from ufm.labels.targets import Orbits, pair_levels
 from ufm.losses import Loss, get_loss
 from ufm.theory.etf import simplex_etf
@@ -242,7 +242,7 @@ def joint_optimum(
         scale = check_integer("samples", samples, minimum=1)
         lambda_H, feature_decay = scale * lambda_H, scale * feature_decay
     loss_function = get_loss(loss)
-    K = check_integer("num_classes", law.num_classes, minimum=2)
+    K = check_integer("num_classes", check_law(law).num_classes, minimum=2)
     log_target = math.log(K - 1) + math.log(lambda_W) + math.log(lambda_H)
 
     def at(orbits: Orbits, start: float) -> tuple[float, float]:
@@ -261,11 +261,11 @@ def joint_optimum(
             previous = log_beta, objective
             finer = law.orbits(None, level=level)
             if len(finer.weights) == len(orbits.weights):
-                break  # the law has no lambda to average over
+                error = _error_below(law, at, orbits, log_beta, objective)
+                break
             orbits = finer
             log_beta, objective = at(orbits, log_beta if log_beta > -math.inf else 0.0)
-            moved = abs(log_beta - previous[0]) if log_beta != previous[0] else 0.0
-            error = max(moved, abs(objective / previous[1] - 1))
+            error = _moved((log_beta, objective), previous)
             if error <= _QUADRATURE_TOLERANCE:
                 break
     collapsed = log_beta == -math.inf
@@ -278,6 +278,22 @@ def joint_optimum(
         multiplier = math.sqrt((K - 1) / K * lambda_H * float(beta))
     threshold = _spread(orbits) / (K - 1)
     return JointOptimum(K, weight_decay, feature_decay, loss, beta, multiplier, objective, threshold, collapsed, error)
+
+
+def _moved(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Return the larger relative change of beta and objective, given (log beta, objective) by two rules."""
+    return max(abs(one[0] - other[0]) if one[0] != other[0] else 0.0, abs(one[1] / other[1] - 1))
+
+
+def _error_below(
+    law: Law, at: Callable[[Orbits, float], tuple[float, float]], orbits: Orbits, log_beta: float, objective: float
+) -> float:
+    """Return the change from the next coarser rule to the law's finest one; 0 if there is no lambda to average over."""
+    for level in reversed(range(_LEVELS[0])):
+        coarser = law.orbits(None, level=level)
+        if len(coarser.weights) != len(orbits.weights):
+            return _moved((log_beta, objective), at(coarser, log_beta if log_beta > -math.inf else 0.0))
+    return 0.0
 
 
 def _spread(orbits: Orbits) -> float:
