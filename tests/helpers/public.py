@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import tempfile
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 import ufm
 import ufm.plotting
+from tests.helpers.networks import Foreign, batches, following_the_theory
 
 # Exact in half precision, so that every kind of array can hold them.
 N, K, D = 60, 3, 4
@@ -174,3 +176,133 @@ def arguments(function: Callable[..., Any], wanted: Callable[[Any], bool]) -> se
     """Return the arguments of a function whose annotation is as wanted."""
     hints = inspect.get_annotations(function)
     return {name for name, hint in hints.items() if name != "return" and wanted(hint)}
+
+
+def _activations() -> ufm.Activations:
+    return following_the_theory(20.0, K, N)
+
+
+def _layered() -> ufm.Activations:
+    base = _activations()
+    return dataclasses.replace(base, layers={"layer": base.features})
+
+
+def _law_method(name: str, law: Callable[[], ufm.Law]) -> Callable[..., Any]:
+    return getattr(law(), name)
+
+
+def _laws() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+    makers: dict[str, Callable[[], ufm.Law]] = {
+        "Mixup": lambda: LAW,
+        "CutMix": lambda: ufm.CutMix(K),
+        "Unmixed": lambda: ufm.Unmixed(K),
+        "LabelSmoothing": lambda: ufm.LabelSmoothing(LAW, 0.1),
+        "CustomLaw": lambda: ufm.CustomLaw(np.full((1, K), 1 / K)),
+    }
+    return {
+        f"{law}.{name}": (_law_method(name, maker), {"nodes": 3})
+        for law, maker in makers.items()
+        for name in ("targets", "pair_targets", "orbits")
+        if hasattr(maker(), name)
+    }
+
+
+def _monitor(**arguments: Any) -> ufm.Monitor:
+    with tempfile.TemporaryDirectory() as folder:
+        return ufm.Monitor(Foreign(), batches(), out=folder, **arguments)
+
+
+_LAM = {"lam": 0.75, "beta": 5.0, "num_classes": K}
+# Good calls with every argument that is a number, and wrong laws and problems in the place of theirs.
+NUMBERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "Adam": (ufm.Adam, {"learning_rate": 0.1, "batch_size": 2, "epsilon": 1e-8}),
+    "CollapseMetric": (ufm.CollapseMetric, {"num_classes": K, "smoothing": 0.1, "bins": 5}),
+    "CutMix": (ufm.CutMix, {"num_classes": K, "alpha": 1.0, "ways": 2}),
+    "JointOptimum.classifier": (lambda **x: _optimum().classifier(**x), {"dim": 3}),
+    "JointOptimum.response": (lambda **x: _optimum().response(SOFT, **x), {"dim": 3}),
+    "LBFGS": (ufm.LBFGS, {"memory": 5}),
+    "LabelSmoothing": (ufm.LabelSmoothing, {"law": K, "smoothing": 0.1}),
+    "Mixup": (ufm.Mixup, {"num_classes": K, "alpha": 1.0, "ways": 2}),
+    "Momentum": (ufm.Momentum, {"learning_rate": 0.1, "batch_size": 2, "momentum": 0.9}),
+    "Monitor": (_monitor, {"every": 1, "share": 0.1, "samples": 50, "weight_decay": 1e-3}),
+    "PairTargets": (lambda **x: ufm.PairTargets(**PAIR, **x).labels, {"num_classes": K, "smoothing": 0.1}),
+    "UFM": (
+        lambda **x: ufm.solve(ufm.UFM(TARGETS, **x), max_iter=0),
+        {"dim": D, "weight_decay": 0.01, "feature_decay": 0.01, "bias_decay": 0.0},
+    ),
+    "UFM of fixed norms": (
+        lambda **x: ufm.UFM(TARGETS, D, 0.0, 0.0, **x),
+        {"feature_norm": 1.0, "row_norm": 1.0},
+    ),
+    "Unmixed": (ufm.Unmixed, {"num_classes": K}),
+    **_laws(),
+    "Mixup.orbits of the continuous law": (lambda **x: LAW.orbits(None, **x), {"level": 3}),
+    "amplification": (ufm.amplification, {"beta": 5.0, "num_classes": K}),
+    "beta_for_confidence": (ufm.beta_for_confidence, {"confidence": 0.9, "num_classes": K}),
+    "beta_from_classifier": (
+        ufm.beta_from_classifier,
+        {"law": LAW, "weight_decay": 1e-3, "multiplier": 1.0, "nodes": 4},
+    ),
+    "boundary": (lambda **x: ufm.boundary(LOGITS, **PAIR, **x), {"half_width": 1.0, "half_window": 0.1}),
+    "calibrate": (lambda **x: ufm.calibrate(LOGITS, CLASSES, **x), {"bins": 5, "seed": 0}),
+    "calibration_at_penalties": (
+        ufm.calibration_at_penalties,
+        {"law": ufm.Unmixed(K), "evaluated_on": ufm.Unmixed(K), "weight_decay": 0.01, "feature_decay": 0.01, "bins": 5},
+    ),
+    "certify_network": (
+        lambda **x: ufm.certify_network(_activations(), **x),
+        {"weight_decay": 1e-3, "feature_decay": 1e-3},
+    ),
+    "channel": (ufm.channel, _LAM),
+    "channel_curve": (lambda **x: ufm.channel_curve(LOGITS, **PAIR, **x), {"bins": 5, "resamples": 2, "seed": 0}),
+    "channel_points": (lambda **x: ufm.channel_points(LOGITS, **PAIR, **x), {"half_window": 0.1}),
+    "compare": (
+        lambda **x: ufm.compare(_activations(), **x, solver=False),
+        {"law": LAW, "weight_decay": 1e-3, "bins": 5, "resamples": 0},
+    ),
+    "confidence": (ufm.confidence, _LAM),
+    "confidence_curve": (lambda **x: ufm.confidence_curve(LOGITS, **PAIR, **x), {"bins": 5}),
+    "decode_labels": (lambda **x: ufm.decode_labels(LABELS, **x), {"num_classes": K, "smoothing": 0.0}),
+    "entropy": (ufm.entropy, _LAM),
+    "fixed_classifier": (lambda **x: ufm.fixed_classifier(W, SOFT, **x), {"feature_decay": 0.1}),
+    "joint_optimum": (
+        ufm.joint_optimum,
+        {"law": LAW, "weight_decay": 0.01, "feature_decay": 0.01, "nodes": 4, "samples": 1},
+    ),
+    "law_calibration": (ufm.law_calibration, {"law": LAW, "beta": 5.0, "bins": 5, "nodes": 4}),
+    "layer_pattern": (lambda **x: ufm.layer_pattern(_layered(), "layer", **x), {"bins": 2}),
+    "length_ratio": (ufm.length_ratio, _LAM),
+    "measure_calibration": (lambda **x: ufm.measure_calibration(LOGITS, CLASSES, **x), {"bins": 5}),
+    "measure_departure": (lambda **x: ufm.measure_departure(_activations(), **x), {"beta": 5.0, "bins": 5}),
+    "measure_stationarity": (
+        lambda **x: ufm.measure_stationarity(_activations(), **x),
+        {"weight_decay": 1e-3, "decay_times": 3.0},
+    ),
+    "nuclear_norm_optimum": (
+        ufm.nuclear_norm_optimum,
+        {"problem": _problem(), "tol": 1e-3, "max_iter": 10_000},
+    ),
+    "penalty_product": (ufm.penalty_product, {"law": LAW, "beta": 5.0, "nodes": 4}),
+    "prox_logsumexp": (lambda **x: ufm.prox_logsumexp(SOFT, **x), {"beta": 5.0}),
+    "record": (
+        lambda **x: ufm.record(Foreign(), batches(), **x),
+        {"max_samples": 10},
+    ),
+    "simplex_etf": (ufm.simplex_etf, {"num_classes": K, "dim": 3, "multiplier": 1.0}),
+    "solve": (
+        ufm.solve,
+        {"problem": _problem(), "tol": 1e-3, "gap_tol": 1e-3, "max_iter": 3, "seed": 0, "record": 1},
+    ),
+    "summarise_labels": (lambda **x: ufm.summarise_labels(LABELS, **x), {"num_classes": K}),
+    "certify": (lambda problem: ufm.certify(problem, W, FEATURES[:4]), {"problem": _problem()}),
+    "plotting.planar_figure": (
+        lambda **x: ufm.plotting.planar_figure([ufm.plotting.planar_panel("", W, FEATURES, **PAIR)], **x),
+        {"columns": 1},
+    ),
+    "plotting.reliability_figure": (
+        lambda **x: ufm.plotting.reliability_figure(
+            [ufm.plotting.ReliabilityPanel("", ufm.measure_calibration(LOGITS, CLASSES).curve)], **x
+        ),
+        {"columns": 1},
+    ),
+}

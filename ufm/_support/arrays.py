@@ -9,7 +9,6 @@ arrays. Every array enters by `to_numbers`: real numbers through `to_tensor` or 
 import dataclasses
 import math
 import os
-import reprlib
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -22,6 +21,8 @@ from torch import Tensor
 Array = Tensor | np.ndarray
 # Of the sum of a label that was computed in float32.
 _LEAST_TOLERANCE = 1e-5
+# In error messages: characters, and bits.
+_LONGEST_TEXT, _LONGEST_INTEGER = 100, 256
 # Larger whole numbers are not exact in float64.
 _LARGEST = 2**53
 HALVES = (torch.bfloat16, torch.float16)
@@ -262,13 +263,13 @@ def check_kind(name: str, value: Any, kinds: Any, expected: str) -> None:
         raise TypeError(f"{name}: got {type(value).__name__}, expected {expected}")
 
 
-# Long values and numbers of very many digits are shortened.
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
-
-
 def _brief(value: Any) -> str:
-    return _REPR.repr(value)
+    """Return a value in one short line, for an error message."""
+    # Python refuses to write out integers of thousands of digits.
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER:
+        return f"an integer of {value.bit_length()} bits"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "..."
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:

@@ -10,7 +10,16 @@ from jaxtyping import Bool, Float, Int
 from scipy import optimize, special
 from torch import Tensor
 
-from ufm._support.arrays import HALVES, Array, check_labels, check_number, read_classes, to_numbers, to_tensor
+from ufm._support.arrays import (
+    HALVES,
+    Array,
+    check_integer,
+    check_labels,
+    check_number,
+    read_classes,
+    to_numbers,
+    to_tensor,
+)
 from ufm.labels.targets import Orbits, Targets
 
 # With smoothing, an entry within this share of s/K counts as that of a class that the label lacks: rounding in float32
@@ -138,6 +147,8 @@ def decode_labels(labels: Array, num_classes: int | None = None, *, smoothing: f
 
 def read_labels(labels: Array, num_classes: int | None = None) -> tuple[Tensor, float]:
     """Return soft labels (N, K) or classes (N,), checked, on the CPU, and the machine epsilon that they came with."""
+    if num_classes is not None:
+        check_integer("num_classes", num_classes, minimum=1)
     value = to_numbers("labels", labels)
     if value.ndim == 1:
         if not len(value):

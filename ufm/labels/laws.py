@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -137,7 +138,7 @@ class Mixup:
     def __post_init__(self) -> None:
         """Check every field."""
         K = check_integer("num_classes", self.num_classes, minimum=2)
-        if self.alpha != math.inf:
+        if not (isinstance(self.alpha, Real) and self.alpha == math.inf):
             check_number("alpha", self.alpha, above=0)
         ways = check_integer("ways", self.ways, minimum=2, maximum=_MOST_WAYS)
         check_choice("pairs", self.pairs, _PAIRS)
@@ -364,7 +365,8 @@ class LabelSmoothing(_SmoothedLaw):
 
     def __init__(self, law: Law | int, smoothing: float) -> None:
         """Convert and check both fields."""
-        super().__init__(Unmixed(law) if isinstance(law, int) else check_law(law), smoothing)
+        whole = isinstance(law, Integral)
+        super().__init__(Unmixed(check_integer("law", law, minimum=2)) if whole else check_law(law), smoothing)
         check_number("smoothing", smoothing, minimum=0, below=1)
 
     @property
