@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 import ufm
 from ufm.labels.laws import Law
-from ufm.labels.quadrature import dirichlet_rule
+from ufm.labels.quadrature import dirichlet_rule, symmetric_rule, symmetric_size
 
 LAWS = [
     ufm.Unmixed(4),
@@ -215,3 +215,53 @@ def test_alpha_out_of_reach_of_gauss_nodes_is_named_or_right(alpha: float):
     else:
         assert torch.isfinite(targets.labels).all()
     assert math.isfinite(ufm.joint_optimum(ufm.Mixup(3, alpha), 1e-3, 1e-3).beta)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize("sizes", [(1,), (1, 1), (1, 1, 1), (2, 1), (2, 1, 1), (2, 2), (1, 1, 1, 1), (1, 1, 1, 2)])
+def test_symmetric_rules_have_the_means_of_symmetric_functions(sizes: tuple[int, ...], alpha: float):
+    """Mean entropy and mean product of the parts of a Dirichlet law, from its gamma functions."""
+    level = 3 if len(sizes) < 4 else 2
+    rule = symmetric_rule(alpha, sizes, level)
+    assert len(rule.weights) == symmetric_size(sizes, level)
+    shapes, total = alpha * np.array(sizes, float), alpha * sum(sizes)
+    rtol = 1e-6 if len(sizes) < 4 else 2e-3
+    entropy = -(rule.weights @ torch.special.xlogy(rule.parts, rule.parts).sum(1)).item()
+    expected = special.digamma(total + 1) - (shapes / total) @ special.digamma(shapes + 1)
+    assert entropy == pytest.approx(expected, rel=rtol, abs=1e-12)
+    product = (rule.weights @ rule.parts.prod(1)).item()
+    expected = np.prod(shapes) * math.exp(special.gammaln(total) - special.gammaln(total + len(sizes)))
+    assert product == pytest.approx(expected, rel=rtol)
+    np.testing.assert_allclose(rule.parts.sum(1), 1, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "objective"),
+    [
+        (1.0, 1278.6444767859944, 0.9929372223441025),
+        (0.2, 1226.4792326103118, 0.5586320366145139),
+    ],
+)
+def test_four_ways_take_a_bounded_rule_whose_error_is_told(alpha: float, beta: float, objective: float):
+    """Held against the rule of half the step, of eight times the cost."""
+    law = ufm.Mixup(10, alpha, ways=4)
+    assert all(len(law.orbits(None, level=level).weights) <= 2**19 for level in (3, 5, 12))
+    optimum = ufm.joint_optimum(law, 2e-3, 2e-3)
+    assert 0 < optimum.quadrature_error < 1e-4
+    assert optimum.beta == pytest.approx(beta, rel=min(optimum.quadrature_error, 1e-6))
+    assert optimum.objective == pytest.approx(objective, rel=min(optimum.quadrature_error, 1e-9))
+
+
+def test_more_ways_have_less_exact_rules_and_then_none():
+    assert ufm.joint_optimum(ufm.Mixup(10, ways=3), 2e-3, 2e-3).quadrature_error < 1e-12
+    assert 1e-3 < ufm.joint_optimum(ufm.Mixup(10, ways=5), 2e-3, 2e-3).quadrature_error < 0.1
+    with pytest.raises(ValueError, match="^ways: got 6 for the continuous law, expected fewer, or the argument nodes"):
+        ufm.joint_optimum(ufm.Mixup(10, ways=6), 2e-3, 2e-3)
+    assert ufm.joint_optimum(ufm.Mixup(10, ways=6), 2e-3, 2e-3, nodes=2).quadrature_error == 0
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_fields_of_laws_are_of_plain_numbers():
+    priors = np.array([0.5, 0.25, 0.25]).astype(">f8")
+    assert ufm.Mixup(3, priors=priors) == ufm.Mixup(3, priors=(0.5, 0.25, 0.25))  # pyright: ignore[reportArgumentType]
+    assert ufm.Unmixed(3, priors).targets().weights.tolist() == [0.5, 0.25, 0.25]  # pyright: ignore[reportArgumentType]

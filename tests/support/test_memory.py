@@ -14,7 +14,7 @@ def memory(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.usefixtures("memory")
 @pytest.mark.parametrize("ways", [2, 3])
 def test_targets_that_memory_does_not_hold_are_refused_by_name_with_what_to_do(ways: int):
-    message = r"^num_classes, ways, nodes: got sizes that need .* GB of memory; use fewer nodes, or pair_targets"
+    message = r"^num_classes, ways, nodes: got sizes that need .* GB, half the memory; use fewer nodes, or pair_targets"
     with pytest.raises(ValueError, match=message):
         ufm.Mixup(40, ways=ways).targets(64)
     assert len(ufm.Mixup(5, ways=ways).targets(2)) > 5

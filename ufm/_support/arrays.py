@@ -237,14 +237,14 @@ def check_integer(name: str, value: Any, *, minimum: int, maximum: int | None = 
 
 
 def check_size(name: str, shape: Sequence[int], instead: str = "") -> None:
-    """Raise ValueError, naming the argument, if an array of float64 of such a shape needs more memory than there is.
+    """Raise ValueError, naming the argument, if an array of float64 of such a shape needs more than half the memory.
 
     The message ends with what to do instead, if anything helps.
     """
-    size, memory = min(8 * math.prod(shape), 10**300), _memory()
+    size, memory = min(8 * math.prod(shape), 10**300), _memory() // 2
     if size > memory:
         raise ValueError(
-            f"{name}: got sizes that need {size / 1e9:.3g} GB, expected at most the {memory / 1e9:.3g} GB of memory"
+            f"{name}: got sizes that need {size / 1e9:.3g} GB, expected at most {memory / 1e9:.3g} GB, half the memory"
             + (f"; {instead}" if instead else "")
         )
 

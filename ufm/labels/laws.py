@@ -206,8 +206,9 @@ class Mixup:
     def orbits(self, nodes: int | None = 64, *, level: int = _DEFAULT_LEVEL) -> Orbits:
         """Return one label per node and per pattern of coinciding classes; see `Law.orbits`.
 
-        The rule of the continuous law has at most 2^19 nodes: for four ways its level is at most 3, for five 1, and
-        from six ways on there is none, so that `nodes` is needed.
+        The rule of the continuous law has at most 2^19 nodes, so that closed forms take seconds at most: for four ways
+        its level is at most 3, for five 1, and from six on there is none, so that `nodes` is needed.
+        `ufm.JointOptimum.quadrature_error` says what the level costs.
         """
         _refuse_priors(self.priors)
         K = self.num_classes
@@ -365,8 +366,7 @@ class LabelSmoothing(_SmoothedLaw):
 
     def __init__(self, law: Law | int, smoothing: float) -> None:
         """Convert and check both fields."""
-        whole = isinstance(law, Integral)
-        super().__init__(Unmixed(check_integer("law", law, minimum=2)) if whole else check_law(law), smoothing)
+        super().__init__(Unmixed(int(law)) if isinstance(law, Integral) else check_law(law), smoothing)
         check_number("smoothing", smoothing, minimum=0, below=1)
 
     @property
