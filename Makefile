@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: install demo test test-all test-integrations lint figures docs derivations benchmarks networks regime pages coverage clean
+.PHONY: install demo test test-all test-integrations lint figures docs derivations benchmarks fuzz networks regime pages coverage clean
 
 install: $(STAMP)
 
@@ -67,6 +67,12 @@ benchmarks: install
 	$(BIN)/python -m experiments.sweep run --file experiments/sweeps/collapse.toml --out experiments/results/sweeps/collapse
 	$(BIN)/python -m experiments.sweep run --file experiments/sweeps/methods.toml --out experiments/results/sweeps/methods
 	$(BIN)/python -m experiments.sweep summary experiments/results/sweeps/collapse experiments/results/sweeps/methods --out experiments/results/sweeps/README.md
+
+# Attacks what is promised: damaged files, killed and starved commands, processes that die. A quarter of an hour.
+fuzz: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.fuzz files
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.fuzz kills
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.fuzz ranks
 
 # Trains every network of experiments/suite.toml (hours on 2 cores; it goes on where it stopped), and compares them.
 networks: install

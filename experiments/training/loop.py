@@ -79,8 +79,9 @@ def train(
         share_statistics(network, target)
     state = State(network, _optimiser(config.optimiser, network))
     identity = {"config": to_plain(config), "torch": torch.__version__}
-    processes.check_same(f"{identity} {stop_after} {out} {compiled}", target)
-    with only_writer(out) if processes.rank == 0 else nullcontext():
+    with processes.explained():
+        processes.check_same(f"{identity} {stop_after} {out} {compiled}", target)
+    with processes.explained(), only_writer(out) if processes.rank == 0 else nullcontext():
         history = restore_checkpoint(out / NAME, identity, state)
         if processes.total(len(history)) != processes.count * len(history):
             raise ValueError(f"out: got {str(out)!r}, expected a folder with one checkpoint that all processes see")

@@ -1,6 +1,8 @@
 """Training on several processes that torchrun started: each takes its share of every batch."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +39,19 @@ class Processes:
         """Raise ValueError, in every process, unless all have the same arguments."""
         if self.count > 1:
             check_same("arguments", arguments, device)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Say, of an error in the communication of several processes, what is most likely behind it."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.count == 1 or not any(word in str(error) for word in ("gloo", "NCCL", "peer", "socket")):
+                raise
+            raise RuntimeError(
+                f"process {self.rank} of {self.count}: most likely another process has ended or cannot be reached; the "
+                f"same command goes on from the last epoch ({error})"
+            ) from error
 
 
 def join(batch_size: int) -> Processes:

@@ -179,7 +179,7 @@ def test_runs_are_laid_over_their_templates(write):
         ("[templates]\nt = 3\n[runs.a]\ntemplate = 't'", "'a' does not fit: got 3, expected a table"),
         (
             "[templates.t]\ntemplate = 'u'\n[templates.u]\ntemplate = 't'\n[runs.a]\ntemplate = 't'",
-            "a: template: got 't'",
+            "'a' does not fit: template: got 't'",
         ),
         ("[templates.t]\ntemplate = 't'\n[runs.a]\ntemplate = 't'", "'a' does not fit: template: got 't'"),
         ("[templates.t]\nseed = 1", "file: .*at least one run"),
