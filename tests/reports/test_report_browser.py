@@ -1,5 +1,6 @@
 """The report in a real browser: on a phone as on a desktop nothing sticks out, and nothing is asked of a network."""
 
+import dataclasses
 import html
 import json
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.report_runs import straight_network, theory_network, write_run
+from tests.helpers.report_runs import TRAINING, straight_network, theory_network, write_run
 from ufm.reports import read_run, report
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -74,3 +75,25 @@ def test_a_page_that_sticks_out_would_be_noticed(tmp_path: Path):
     found = seen(page, 360, 800, tmp_path)
     assert found["scroll"] > 360
     assert found["wide"]
+
+
+_HOSTILE = "<img src=x onerror=document.title='hacked'><script>document.title='hacked'<"
+
+
+def test_names_with_markup_are_text(tmp_path: Path):
+    training = dataclasses.replace(TRAINING, data=_HOSTILE, architecture='"><svg onload=alert(1)>')
+    run = read_run(write_run(tmp_path / _HOSTILE, theory_network(), training=training))
+    page = tmp_path / "page.html"
+    probe = (
+        "<script>document.body.insertAdjacentHTML('beforeend', '<p id=found></p>');"
+        "found.textContent = JSON.stringify({title: document.title, heading: document.querySelector('h2').textContent,"
+        "hostile: document.querySelectorAll('[onerror], [onload], svg, script').length})</script>"
+    )
+    page.write_text(report([run], f"ufm report {_HOSTILE}").html().replace("</body>", f"{probe}</body>"))
+    command = [str(_BROWSER), *_FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = re.search(r'<p id="found">(\{.*?\})</p>', finished.stdout)
+    assert found, finished.stderr[-500:]
+    # One script: the probe.
+    expected = {"title": f"ufm report: {_HOSTILE}", "heading": _HOSTILE, "hostile": 1}
+    assert json.loads(html.unescape(found[1])) == expected
