@@ -107,7 +107,7 @@ def ball(problem: ufm.UFM, w: torch.Tensor, h: torch.Tensor, b: torch.Tensor | N
 def certificates(problem: ufm.UFM, rng: np.random.Generator) -> Iterator[dict[str, float | bool]]:
     """Yield, for the solution and points around it, how far the bound is below the ball."""
     method = "lbfgs" if problem.nonnegative else "newton"
-    solution = ufm.solve(problem, method, tol=1e-12, max_iter=300, seed=int(rng.integers(1000)))
+    solution = ufm.solve(problem, method, tol=1e-12, max_iter=60, seed=int(rng.integers(1000)))
     w, h, b = solution.classifier, solution.features, solution.bias
     objective, size = ball(problem, w, h, b)
     rank = min(problem.targets.num_classes, len(problem.targets))

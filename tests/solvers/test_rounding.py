@@ -32,7 +32,8 @@ def test_the_committed_certificates_are_below(pytestconfig: pytest.Config):
     rows = found["kinds"].values()
     assert sum(row["certificates"] for row in rows) == found["config"]["cases"] >= 10_000
     assert found["above"] == sum(row["above"] for row in rows) == 0
-    assert sum(row["tight"] for row in rows) >= 300
+    # What the allowance costs where the bound is tight.
+    assert all(row["tight"] >= 100 and row["median_ulp"] < 60 for row in rows)
 
 
 @pytest.mark.parametrize("small", [0.3, 7e-8, 1e-15, 1e-200])

@@ -21,13 +21,15 @@ class Certificate(Displayed):
     Attributes
     ----------
     objective : float
-        F at the point.
+        F at the point, up to rounding.
     lower_bound : float
-        A value that F cannot fall below, anywhere. Minus infinity where no proof is known for the problem at this
+        A value that F cannot fall below, anywhere: proved for the numbers as they are, with an allowance for every
+        rounding (`ufm.solvers.bound`), for labels and weights over their exact sums. Minus infinity where no proof is known for the problem at this
         point ("no certificate").
     gap : float
         objective - lower_bound. Zero at a global optimum, up to rounding, if the bound is tight there; infinite without
-        a certificate.
+        a certificate. For a fixed classifier and no bias or norm it is computed in a form that does not cancel, so that
+        it can be smaller than the allowance for rounding.
     gradient_norm : float
         Norm of the gradient over classifier (unless fixed), features scaled by sqrt(pi) and bias, within their
         constraints.
@@ -127,7 +129,7 @@ def certify(
 
     References
     ----------
-    derivations/duality_gap.py, uniqueness.py and constraints.py
+    derivations/duality_gap.py, uniqueness.py and constraints.py; for the rounding `ufm.solvers.bound`
 
     Examples
     --------
