@@ -264,7 +264,10 @@ def check() -> tuple[Check, ...]:
             bound, objective = _certificate(problem, W, H, b)
             rows.append(compared(f"lower bound with {text}", [found.lower_bound], [bound], 1e-13, scale=objective))
         checks.append(worst(rows))
-    return (*checks, Check("relative gap at the ETF with both norms fixed", _tightness(), 1e-14))
+    return (
+        *checks,
+        Check("relative gap at the ETF with both norms fixed, room for rounding included", _tightness(), 5e-14),
+    )
 
 
 def _certificate(

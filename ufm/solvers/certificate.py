@@ -24,8 +24,8 @@ class Certificate(Displayed):
         F at the point, up to rounding.
     lower_bound : float
         A value that F cannot fall below, anywhere: proved for the numbers as they are, with an allowance for every
-        rounding (`ufm.solvers.bound`), for labels and weights over their exact sums. Minus infinity where no proof is known for the problem at this
-        point ("no certificate").
+        rounding (`ufm.solvers.bound`), for labels and weights over their exact sums. Minus infinity where no proof is
+        known for the problem at this point ("no certificate").
     gap : float
         objective - lower_bound. Zero at a global optimum, up to rounding, if the bound is tight there; infinite without
         a certificate. For a fixed classifier and no bias or norm it is computed in a form that does not cancel, so that
