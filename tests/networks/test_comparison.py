@@ -111,7 +111,6 @@ def test_fit_and_score_use_different_samples():
     ("arguments", "named"),
     [
         ({"law": ufm.Mixup(4)}, "law"),
-        ({"law": "mixup"}, "law"),
         ({"bins": 0}, "bins"),
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"activations": following_the_theory(10.0, samples=2)}, "activations"),

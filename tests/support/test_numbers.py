@@ -144,10 +144,10 @@ def test_numbers_of_every_kind():
 
 def test_sizes_without_an_account_of_memory(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.sysconf", lambda _: 1024)
-    check_size("x", (1024, 64))
+    check_size("x", 1024 * 64)
     with pytest.raises(ValueError, match=r"^x: got sizes that need 0.000532 GB, expected at most 0.000524 GB"):
-        check_size("x", (1024, 65))
+        check_size("x", 1024 * 65)
     monkeypatch.delattr("os.sysconf")
     with contextlib.suppress(ValueError):
-        check_size("x", (10**12,))
+        check_size("x", 10**12)
         pytest.fail("eight terabytes were accepted")

@@ -9,7 +9,6 @@ arrays. Every array enters by `to_numbers`: real numbers through `to_tensor` or 
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -236,12 +235,12 @@ def check_integer(name: str, value: Any, *, minimum: int, maximum: int | None = 
     return number
 
 
-def check_size(name: str, shape: Sequence[int], instead: str = "") -> None:
-    """Raise ValueError, naming the argument, if an array of float64 of such a shape needs more than half the memory.
+def check_size(name: str, count: int, instead: str = "") -> None:
+    """Raise ValueError, naming the argument, if so many float64 numbers need more than half the memory.
 
     The message ends with what to do instead, if anything helps.
     """
-    size, memory = min(8 * math.prod(shape), 10**300), _memory() // 2
+    size, memory = min(8 * count, 10**300), _memory() // 2
     if size > memory:
         raise ValueError(
             f"{name}: got sizes that need {size / 1e9:.3g} GB, expected at most {memory / 1e9:.3g} GB, half the memory"

@@ -242,7 +242,7 @@ class Mixup:
         """Raise ValueError if the law's labels need too much memory, each with as many numbers as `width` says."""
         n = 1 if math.isinf(self.alpha) else check_integer("nodes", nodes, minimum=1)
         for sizes, _ in self._patterns():
-            check_size(name, (n ** (len(sizes) - 1), width(len(sizes))), instead)
+            check_size(name, n ** (len(sizes) - 1) * width(len(sizes)), instead)
 
     def _patterns(self) -> Iterator[tuple[tuple[int, ...], int]]:
         """Yield each pattern of coinciding draws: sizes of its blocks, and number of set partitions with these sizes.
@@ -310,7 +310,7 @@ class Unmixed:
     def targets(self, nodes: int = 1) -> Targets:
         """Return one target per class; `nodes` has no effect, because there is no lambda."""
         K = self.num_classes
-        check_size("num_classes", (K, K))
+        check_size("num_classes", K**2)
         same, one = torch.arange(K), torch.ones(K, dtype=torch.float64)
         pi = one / K if self.priors is None else torch.tensor(self.priors, dtype=torch.float64)
         return Targets(torch.eye(K, dtype=torch.float64), pi, same, same.clone(), one)

@@ -180,7 +180,7 @@ class PairTargets(Displayed, _StoredPairTargets):
 
     def block(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
         """Return labels and weights of some rows."""
-        check_size("num_classes", (len(self.lam[rows]), self.num_classes))
+        check_size("num_classes", len(self.lam[rows]) * self.num_classes)
         y = pair_labels(self.class_a[rows].long(), self.class_b[rows].long(), self.lam[rows], self.num_classes)
         if self.smoothing:
             y = (1 - self.smoothing) * y + self.smoothing / self.num_classes

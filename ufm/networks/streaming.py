@@ -141,7 +141,7 @@ class CollapseMetric:
     ) -> None:
         """Check the arguments; nothing is seen yet."""
         self.num_classes = check_integer("num_classes", num_classes, minimum=2)
-        check_size("num_classes", (self.num_classes,))
+        check_size("num_classes", self.num_classes)
         self.smoothing = check_number("smoothing", smoothing, minimum=0, below=1)
         self.bins = check_bins(bins)
         given = {"classifier": classifier, "class_means": class_means}

@@ -42,7 +42,7 @@ class FixedStep:
             check_number("learning_rate", self.learning_rate, above=0)
         check_choice("schedule", self.schedule, SCHEDULES)
         if self.batch_size is not None:
-            check_size("batch_size", (check_integer("batch_size", self.batch_size, minimum=1),))
+            check_size("batch_size", check_integer("batch_size", self.batch_size, minimum=1))
 
     @property
     def fixed(self) -> bool:

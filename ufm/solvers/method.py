@@ -142,7 +142,7 @@ def random_start(problem: UFM, seed: int, *, features: bool) -> Point:
     if w is None:
         w = (torch.randn(K, d, generator=generator, dtype=torch.float64) / d**0.5).to(like)
     if features:
-        check_size("dim", (len(problem.targets), d))
+        check_size("dim", len(problem.targets) * d)
         h = torch.randn(len(problem.targets), d, generator=generator, dtype=torch.float64).to(like)
     bias = like.new_zeros(K) if problem.has_bias else None
     return constrained(problem, Point(torch.as_tensor(w), h, bias))

@@ -81,7 +81,7 @@ class UFM:
         if not isinstance(self.targets, Targets | PairTargets):
             got = type(self.targets).__name__
             raise ValueError(f"targets: got {got}, expected Targets, e.g. Mixup(10).targets()")
-        check_size("dim", (self.targets.num_classes, check_integer("dim", self.dim, minimum=1)))
+        check_size("dim", self.targets.num_classes * check_integer("dim", self.dim, minimum=1))
         for name, needed in (
             ("weight_decay", self.classifier is None and self.row_norm is None),
             ("feature_decay", self.feature_norm is None),

@@ -67,7 +67,7 @@ def simplex_etf(
     K = check_integer("num_classes", num_classes, minimum=2)
     d = K if dim is None else check_integer("dim", dim, minimum=K - 1)
     m = check_number("multiplier", multiplier, above=0)
-    check_size("num_classes, dim", (K, max(K, d)))
+    check_size("num_classes, dim", K * max(K, d))
     basis = centred_basis(K, dtype=dtype, device=device)
     if generator is None:
         frame = torch.eye(K - 1, d, dtype=dtype, device=device)
