@@ -136,17 +136,21 @@ def record(
     folder = None if out is None else _folder_of(out)
     with ExitStack() as files:
         table = files.enter_context(closing(_Table(layers, folder)))
-        # A function that returns W, or reads it, may change the model too.
-        with undisturbed(model, *_generators(batches)), _uncompiled(), torch.no_grad():
-            head = _head(model, classifier, bias, features)
-            seen = _Layers({name: modules[name] for name in layers}, pool)
-            facts = {
+
+        def described() -> dict[str, str]:
+            return description | {
                 "mode": "train" if train_mode else "eval",
-                "layers": json.dumps(list(layers)),
+                "samples": str(len(table)),
+                "layers": json.dumps(list(table.outputs)),
                 "pool": json.dumps(pool),
                 "torch": torch.__version__,
                 "ufm": VERSION,
             }
+
+        # A function that returns W, or reads it, may change the model too.
+        with undisturbed(model, *_generators(batches)), _uncompiled(), torch.no_grad():
+            head = _head(model, classifier, bias, features)
+            seen = _Layers({name: modules[name] for name in layers}, pool)
             try:
                 with head, seen:
                     model.train(train_mode)
@@ -158,14 +162,14 @@ def record(
                             break
             except BaseException as error:
                 if out is not None and len(table):
-                    _save_partial(out, table, head.weights(), description | facts, error)
+                    _save_partial(out, table, head.weights(), described(), error)
                 raise
         if not len(table):
             raise ValueError("batches: got none, expected at least one")
-        weights, description = head.weights(), description | facts | {"samples": str(len(table))}
+        weights = head.weights()
         if out is None:
-            return table.activations(weights, description)
-        write_tensors(out, *file_content(table.columns | weights, table.outputs, description))
+            return table.activations(weights, described())
+        write_tensors(out, *file_content(table.columns | weights, table.outputs, described()))
     return load(out)
 
 
@@ -220,9 +224,9 @@ def _save_partial(
 ) -> None:
     """Write what was recorded before an error to a file beside `out`, and have the error say so."""
     path = Path(out).with_name(f"partial-{Path(out).name}")
-    description = description | {"samples": str(len(table)), "ended": type(error).__name__}
     try:
         table.truncate()
+        description = description | {"ended": type(error).__name__}
         write_tensors(path, *file_content(table.columns | weights, table.outputs, description))
     except OSError as other:
         error.add_note(f"the {len(table)} rows before could not be kept: {other}")
