@@ -17,7 +17,7 @@ from experiments.claim_tables import claims_table, network_claims_table
 from experiments.committed import DATA, KINDS, Committed
 from experiments.status import computed_table, findings_table, networks_table, regime_table
 from ufm._support.console import run_command
-from ufm._support.files import atomic_path
+from ufm._support.files import write_text
 from ufm.reports.tables import (
     Table,
     calibration_table,
@@ -110,8 +110,7 @@ class Pages:
             stale += 1
             print(f"{path.relative_to(root)}: {'out of date' if self.check else 'written'}")
             if not self.check:
-                with atomic_path(path) as temporary:
-                    temporary.write_text(text, encoding="utf-8")
+                write_text(path, text)
         return 1 if self.check and stale else 0
 
 

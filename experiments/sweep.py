@@ -27,7 +27,7 @@ from experiments.sweeps.store import CONFIG, open_store, read_config
 from experiments.sweeps.summary import summary
 from experiments.sweeps.workers import Workers
 from ufm._support.console import run_command
-from ufm._support.files import atomic_path, write_json
+from ufm._support.files import write_json, write_text
 from ufm._support.progress import progress_bar
 
 
@@ -99,8 +99,7 @@ class Summary:
         if self.out is None:
             print(text, end="")
             return 0
-        with atomic_path(self.out) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(self.out, text)
         return 0
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from figures import NAMES
 from ufm._support.arrays import check_choice
 from ufm._support.console import run_command
-from ufm._support.files import atomic_path
+from ufm._support.files import atomic_path, write_text
 from ufm.plotting import style
 
 RESULTS, OUTPUT = "experiments/results", "figures/output"
@@ -101,8 +101,7 @@ def draw_all(names: Sequence[str], results: Path, out: Path) -> None:
             print(path, flush=True)
     page = out / "README.md"
     if not page.is_file() or page.read_text(encoding="utf-8").startswith(_BEGINNING):
-        with atomic_path(page) as temporary:
-            temporary.write_text(gallery(out), encoding="utf-8")
+        write_text(page, gallery(out))
 
 
 def script(file: str, description: str | None) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import tyro
 
-from ufm._support.files import atomic_path, write_json
+from ufm._support.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ def main() -> int:
     killed = total - sum(len(row["survivors"]) for row in rows.values())
     result = {"draw": {"per_module": config.per_module, "seed": config.seed}, "modules": rows}
     write_json(Path(config.out), {**result, "killed": killed, "drawn": total, "fraction": killed / total})
-    with atomic_path(Path(config.out).parent / "README.md") as temporary:
-        temporary.write_text(page(config, rows), encoding="utf-8")
+    write_text(Path(config.out).parent / "README.md", page(config, rows))
     return 0
 
 

@@ -128,9 +128,13 @@ def _under_torchrun(folder: Path, rng: np.random.Generator) -> tuple[str, str | 
     """Kill one of two processes under torchrun, at any moment since their start."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with subprocess.Popen(
-        [*command, "-m", "experiments.train", *shlex.split(_WORDS)], cwd=folder, env=environment, text=True, **pipes
+        [*command, "-m", "experiments.train", *shlex.split(_WORDS)],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     ) as process:
         while len(ranks := _children(process.pid)) < 2 and process.poll() is None:
             time.sleep(0.01)

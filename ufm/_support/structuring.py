@@ -2,11 +2,18 @@
 
 import math
 import types
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import cattrs
 import numpy as np
+from cattrs.cols import (
+    homogenous_tuple_structure_factory,
+    is_mutable_sequence,
+    is_sequence,
+    list_structure_factory,
+)
 
 from ufm._support.reading import shown
 
@@ -27,6 +34,11 @@ def strict_converter() -> cattrs.Converter:
     for kind in (bool, int, str):
         converter.register_structure_hook(kind, partial(_exactly, (kind,)))
     converter.register_structure_hook(float, _number)
+    for matches, make in (
+        (is_sequence, homogenous_tuple_structure_factory),
+        (is_mutable_sequence, list_structure_factory),
+    ):
+        converter.register_structure_hook_factory(matches, _of_lists(make))
     converter.register_structure_hook_func(_is_array, lambda value, _: _array(value))
     converter.register_unstructure_hook_func(_is_array, lambda value: np.asarray(value).tolist())
     return converter
@@ -52,6 +64,22 @@ def _exactly(kinds: tuple[type, ...], value: Any, kind: Any) -> Any:
     if type(value) not in kinds:
         raise ValueError(f"got {shown(value)}, expected {' or '.join(each.__name__ for each in kinds)}")
     return kind(value)
+
+
+def _of_lists(make: Callable[[Any, Any], Callable]) -> Callable[[Any, Any], Callable]:
+    """Return a factory of hooks as `make`, whose hooks take lists alone: a text is no sequence of its letters."""
+
+    def factory(kind: Any, converter: Any) -> Callable:
+        inner = make(kind, converter)
+
+        def hook(value: Any, kind: Any) -> Any:
+            if not isinstance(value, list | tuple):
+                raise ValueError(f"got {shown(value)}, expected a list")
+            return inner(value, kind)
+
+        return hook
+
+    return factory
 
 
 def _number(value: Any, _: Any) -> float:

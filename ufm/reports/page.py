@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from ufm._support.files import atomic_path, to_json
+from ufm._support.files import to_json, write_text
 from ufm._support.version import VERSION
 from ufm.reports.pictures import CLASSES, Picture, draw
 from ufm.reports.tables import Table, accuracy_of, number, overview, run_tables
@@ -123,8 +123,7 @@ class Report:
 
     def write(self, path: str | Path) -> Path:
         """Write the page to a file, atomically, and return its path."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(self.html(), encoding="utf-8")
+        write_text(path, self.html())
         return Path(path)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ufm._support.files import atomic_path, to_json
+from ufm._support.files import to_json, write_text
 from ufm._support.reading import read_json, read_json_lines, shown
 from ufm._support.structuring import strict_converter, structure
 from ufm._support.tensorfile import map_tensors
@@ -326,14 +326,12 @@ def write_record(record: RunRecord, folder: str | Path) -> None:
     kept = {"schema": SCHEMA} | {name: value for name, value in plain.items() if name not in _ELSEWHERE}
     # A line per entry: readable as a diff, and a tenth of the size of numbers on lines of their own.
     lines = [f"  {json.dumps(name)}: {to_json(value, indent=None)}" for name, value in kept.items()]
-    with atomic_path(Path(folder) / RECORD) as temporary:
-        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write_text(Path(folder) / RECORD, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def write_history(history: Sequence[Mapping[str, Any]], folder: str | Path) -> None:
     """Write metrics.jsonl, atomically; raise OSError if that fails."""
-    with atomic_path(Path(folder) / METRICS) as temporary:
-        temporary.write_text("".join(to_json(row, indent=None) + "\n" for row in history), encoding="utf-8")
+    write_text(Path(folder) / METRICS, "".join(to_json(row, indent=None) + "\n" for row in history))
 
 
 def read_record(folder: str | Path, source: str | None = None) -> RunRecord:
