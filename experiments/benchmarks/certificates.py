@@ -70,7 +70,10 @@ def problem_of(kind: str, rng: np.random.Generator) -> ufm.UFM:
     loss, bias = LOSSES[rng.integers(2)], (None, None, 0.0, 0.03)[rng.integers(4)]
     fixed = rng.normal(size=(K, d)) if rng.random() < 0.3 else None
     nonnegative = rng.random() < 0.1
-    return ufm.UFM(targets, d, *decays, loss, classifier=fixed, bias_decay=bias, nonnegative=nonnegative)
+    weight_decay, feature_decay = decays.tolist()
+    return ufm.UFM(
+        targets, d, weight_decay, feature_decay, loss, classifier=fixed, bias_decay=bias, nonnegative=nonnegative
+    )
 
 
 def ball(problem: ufm.UFM, w: torch.Tensor, h: torch.Tensor, b: torch.Tensor | None) -> tuple[arb, float]:

@@ -125,7 +125,8 @@ class DualSums:
     def _responses(self, r: Tensor, error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return ||u||, its square, and a bound on its error, for u = W^T r or what of it the features respond to."""
         if self.fixed is None:
-            return (r.new_zeros(len(r)),) * 3
+            zero = r.new_zeros(len(r))
+            return zero, zero, zero
         u = r @ self.fixed
         off = ((self.K + 3) * UNIT_ROUNDOFF * r.abs() + error) @ self.fixed.abs()
         if self.problem.nonnegative:
@@ -215,6 +216,11 @@ class Bound:
     norm: float
     responses: tuple[float, float]
 
+    @property
+    def K(self) -> int:
+        """The number of classes."""
+        return len(self.mean)
+
     def restored(self) -> "Bound | None":
         """Return the same for residuals moved so that their exact mean is zero, where a free bias asks for it."""
         problem = self.problem
@@ -229,9 +235,9 @@ class Bound:
         share = min(1.0, _above(max(end.share for end in ends), 16))
         gain_error = (self.mean_error * (self.mean.abs() + self.mean_error + self.average + 1)).sum().item()
         gain = min(end.gain for end in ends) - 2 * _ENLARGED * gain_error
-        shift = max(torch.linalg.vector_norm(end.shift).item() for end in ends) * _ENLARGED
-        mixed = share * max(end.distance for end in ends) * _ENLARGED
-        longest = 0.0 if problem.classifier is None else math.sqrt(_square(problem.classifier, 1))
+        shift = _above(max(torch.linalg.vector_norm(end.shift).item() for end in ends), self.K + 4)
+        mixed = _above(share * max(end.distance for end in ends))
+        longest = 0.0 if problem.classifier is None else _spectral_norm(problem.classifier)
         length, square = (_above((1 - share) * (size + longest * shift) + longest * mixed) for size in self.responses)
         # Taking their mean from them, and nothing else, does not increase the norm of the rows.
         norm = (1 - share) * (self.norm + (shift if share else 0.0)) + mixed
@@ -278,6 +284,13 @@ class Bound:
         if problem.feature_norm is None:
             return square * square / (2 * problem.feature_decay)
         return problem.feature_norm * length - problem.feature_decay / 2 * problem.feature_norm**2
+
+
+def _spectral_norm(matrix: Tensor | np.ndarray) -> float:
+    """Return at least the largest singular value."""
+    rows = torch.as_tensor(matrix).double()
+    off = _ENLARGED * (rows.shape[1] + 2) * UNIT_ROUNDOFF * _square(rows, 1)
+    return _above(math.sqrt(largest_eigenvalue(rows @ rows.T) + off))
 
 
 def _square(array: Tensor | np.ndarray, side: int) -> float:
