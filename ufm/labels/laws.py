@@ -18,14 +18,12 @@ import torch
 from torch import Tensor
 
 from ufm._support.arrays import check_choice, check_integer, check_kind, check_number, check_size, to_tensor
-from ufm.labels.quadrature import dirichlet_rule, symmetric_rule, symmetric_size
+from ufm.labels.quadrature import affordable_level, dirichlet_rule, symmetric_rule
 from ufm.labels.targets import Orbits, PairTargets, Targets
 
-_DEFAULT_LEVEL, _FINEST_LEVEL = 5, 12
+_DEFAULT_LEVEL = 5
 # The patterns of coinciding classes are as many as the partitions of this number.
 _MOST_WAYS = 32
-# Of the continuous law's rule: a closed form then takes seconds, whatever is asked for.
-_MOST_NODES = 2**19
 _INSTEAD = "use fewer nodes, or pair_targets with solve(stream=True) or --stream"
 _PAIRS = ("all", "same", "different")
 
@@ -213,12 +211,15 @@ class Mixup:
         _refuse_priors(self.priors)
         K = self.num_classes
         levels, counts, weights = [], [], []
-        level = self._level(level) if nodes is None else level
-        if nodes is not None:
+        if nodes is None:
+            level = affordable_level([] if math.isinf(self.alpha) else [x for x, _ in self._patterns()], level)
+        else:
             self._check_rows("nodes, ways", nodes, lambda blocks: self.ways + 2)
         for sizes, count in self._patterns():
-            continuous = nodes is None
-            rule = symmetric_rule(self.alpha, sizes, level) if continuous else dirichlet_rule(self.alpha, sizes, nodes)
+            if nodes is None:
+                rule = symmetric_rule(self.alpha, sizes, level)
+            else:
+                rule = dirichlet_rule(self.alpha, sizes, nodes)
             parts, pi = rule.parts, rule.weights
             # Unused columns get the level 0 and the count 0, so that all patterns have ways + 1 columns.
             blocks, unused = len(sizes), self.ways - len(sizes)
@@ -227,16 +228,6 @@ class Mixup:
             weights.append(count * math.perm(K, blocks) / K**self.ways * pi)
         pi = torch.cat(weights)
         return Orbits(K, torch.cat(levels), torch.cat(counts), pi / pi.sum())
-
-    def _level(self, level: int) -> int:
-        """Return the level of the continuous law's rule, lowered until it has few enough nodes."""
-        check_integer("level", level, minimum=0, maximum=_FINEST_LEVEL)
-        sizes = [sizes for sizes, _ in self._patterns()] if math.isfinite(self.alpha) else []
-        fitting = [x for x in range(level + 2) if sum(symmetric_size(one, x) for one in sizes) <= _MOST_NODES]
-        # With two levels the error can be estimated.
-        if len(fitting) < 2:
-            raise ValueError(f"ways: got {self.ways} for the continuous law, expected fewer, or the argument nodes")
-        return min(level, fitting[-1])
 
     def _check_rows(self, name: str, nodes: int, width: Callable[[int], int], instead: str = "") -> None:
         """Raise ValueError if the law's labels need too much memory, each with as many numbers as `width` says."""

@@ -17,6 +17,8 @@ _RANGE = math.asinh(40 / math.pi)
 _LARGEST_ALPHA = 1e30
 # Gauss nodes cost the square of their number.
 _MOST_NODES = 10_000
+# Of the continuous law's rule: a closed form then takes seconds, whatever is asked for.
+_MOST_SYMMETRIC, _FINEST_LEVEL = 2**19, 12
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,24 @@ def symmetric_size(sizes: tuple[int, ...], level: int) -> int:
     return nodes * symmetric_size(one, level) * symmetric_size(other, level)
 
 
+def affordable_level(patterns: list[tuple[int, ...]], level: int) -> int:
+    """Return `level`, or the finest one at which the symmetric rules of all patterns have few enough nodes together.
+
+    Raises ValueError if there are not two such levels, between which the error can be estimated.
+    """
+    check_integer("level", level, minimum=0, maximum=_FINEST_LEVEL)
+    fitting = [x for x in range(level + 2) if sum(symmetric_size(one, x) for one in patterns) <= _MOST_SYMMETRIC]
+    if len(fitting) < 2:
+        ways = max(map(sum, patterns))
+        raise ValueError(f"ways: got {ways} for the continuous law, expected fewer, or the argument nodes")
+    return min(level, fitting[-1])
+
+
 def _tree(alpha: float, sizes: tuple[int, ...], level: int) -> Rule:
     if len(sizes) == 1:
         return Rule(torch.ones(1, 1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
     groups = _groups(sizes)
-    x, weights = _double_exponential(*(alpha * sum(group) for group in groups), level)
+    x, weights = _double_exponential(alpha * sum(groups[0]), alpha * sum(groups[1]), level)
     if groups[0] == groups[1]:
         # The second half of the rule mirrors the first.
         x, weights = x[: len(weights) // 2], 2 * weights[: len(weights) // 2]

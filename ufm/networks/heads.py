@@ -3,56 +3,18 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ufm._support.arrays import check_choice, check_finite
 from ufm._support.tensorfile import stored_dtype
 from ufm.networks.activations import Agreement
+from ufm.networks.head_calls import HELP, HeadCall, Watch, call_of, check_linear
 from ufm.networks.undisturbed import Snapshot
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_FUNCTIONS = (nn.functional.linear, nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)
-_HELP = "pass features= and classifier= (see the documentation of record) for a head that is no such layer"
-
-
-@dataclass(frozen=True, eq=False)
-class HeadCall:
-    """One call of a classifier: features (n, d) and logits (n, K), copied, and the W (K, d) and b (K,) that it used."""
-
-    features: Tensor
-    logits: Tensor
-    weight: Tensor
-    bias: Tensor | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Map:
-    """What a linear function of torch took and gave."""
-
-    input: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    output: Tensor
-
-
-class _Watch(TorchFunctionMode):
-    """Notes every call of a linear function of torch that is made under it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maps: list[_Map] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in _FUNCTIONS:
-            given = dict(zip(("input", "weight", "bias"), args, strict=False)) | (kwargs or {})
-            self.maps.append(_Map(given["input"], given["weight"], given.get("bias"), result))
-        return result
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -67,39 +29,6 @@ def _numbers(convolution: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Iterable[int]:
     return (0,) if isinstance(padding, str) else padding
 
 
-def call_of(maps: list[_Map], h: Any, output: Any, module: nn.Module, count: int) -> HeadCall | str:
-    """Return a call of a classifier on `count` inputs h; or, in words, why it is none.
-
-    Of the linear functions that were called in it, the last one that gave its output counts. The module's own weight
-    and bias are read only if there is none: reading may compute them anew, and change the state that they come from.
-    Positions of a convolution are averaged, which a linear map lets one do before it.
-    """
-    used = next((x for x in reversed(maps) if isinstance(output, Tensor) and _gave(x, output)), None)
-    used = used or _Map(h, module.weight, module.bias, output)  # pyright: ignore[reportArgumentType]
-    h = used.input
-    rows = []
-    for name, value in (("features", h), ("logits", output)):
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        row = value.flatten(2).mean(2) if isinstance(value, Tensor) and _positions(h, output) else value
-        if not isinstance(row, Tensor) or row.ndim != 2 or len(row) != count:
-            return f"got {name} of shape {shape}, expected {count} rows of numbers"
-        rows.append(row.detach().clone())
-    bias = None if used.bias is None else used.bias.detach()
-    return HeadCall(rows[0], rows[1], used.weight.detach().flatten(1), bias)
-
-
-def _gave(used: _Map, output: Tensor) -> bool:
-    """Return whether a linear function gave what the module returned, up to a change of dtype."""
-    return used.output is output or (
-        used.output.shape == output.shape and torch.equal(used.output.to(output.dtype), output)
-    )
-
-
-def _positions(h: Any, output: Any) -> bool:
-    """Return whether input and output of a layer have the same positions behind their channels."""
-    return isinstance(h, Tensor) and isinstance(output, Tensor) and h.ndim > 3 and h.shape[2:] == output.shape[2:]
-
-
 def candidates(model: nn.Module, classifier: str | nn.Module | None) -> dict[str, nn.Module]:
     """Return the modules that may be the classifier, by name: the one that is asked for, or every linear map.
 
@@ -112,10 +41,10 @@ def candidates(model: nn.Module, classifier: str | nn.Module | None) -> dict[str
     if isinstance(classifier, nn.Module):
         if not is_linear(classifier):
             kind = type(classifier).__name__
-            raise ValueError(f"classifier: got {kind}, expected an nn.Linear or a 1 x 1 convolution; {_HELP}")
+            raise ValueError(f"classifier: got {kind}, expected an nn.Linear or a 1 x 1 convolution; {HELP}")
         return {next((name for name, x in linear.items() if x is classifier), "classifier"): classifier}
     if not linear:
-        raise ValueError(f"model: got a model without any nn.Linear, expected one as its classifier; {_HELP}")
+        raise ValueError(f"model: got a model without any nn.Linear, expected one as its classifier; {HELP}")
     if classifier is None:
         # The same module under two names is one candidate.
         return {name: x for name, x in linear.items() if name == next(n for n, y in linear.items() if y is x)}
@@ -203,7 +132,7 @@ def choose(
     if returned and (alike or not asked):
         what = f"{next(iter(calls))!r}, whose output is not what the model returns" if asked else "a model whose output"
         rest = "" if asked else " is that of none of its linear layers"
-        raise ValueError(f"classifier: got {what}{rest}, expected its last layer; linear layers: {listed}; {_HELP}")
+        raise ValueError(f"classifier: got {what}{rest}, expected its last layer; linear layers: {listed}; {HELP}")
     name = next(iter(calls)) if asked else preferred
     if name is None:
         called = [name for name, some in calls.items() if some]
@@ -223,15 +152,6 @@ def choose(
 
 def _any(agree: Callable[[Tensor, Tensor], bool], call: HeadCall, returned: list[Tensor]) -> bool:
     return any(agree(call.logits, x) for x in returned)
-
-
-def check_linear(call: HeadCall) -> None:
-    """Raise ValueError unless a call's logits are W h + b, up to rounding in the coarsest of their dtypes."""
-    h, z, w = (x.double() for x in (call.features, call.logits, call.weight))
-    expected = h @ w.T + (0 if call.bias is None else call.bias.double())
-    coarse = max(torch.finfo(x.dtype).eps for x in (call.features, call.logits, call.weight))
-    if not (z - expected).abs().max() <= expected.abs().max() * coarse**0.5:
-        raise ValueError(f"classifier: got a layer that does not give W h + b, expected a linear one; {_HELP}")
 
 
 class ModuleHead:
@@ -317,7 +237,7 @@ class ModuleHead:
         def watched(*args: Any, **kwargs: Any) -> Any:
             if name not in self._candidates:
                 return forward(*args, **kwargs)
-            with _Watch() as watch:
+            with Watch() as watch:
                 output = forward(*args, **kwargs)
             call = call_of(watch.maps, args[0] if args else kwargs.get("input"), output, module, self._count)
             if isinstance(call, str):
