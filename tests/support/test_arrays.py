@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, strategies as st
+from hypothesis.extra import numpy as npst
 
 from tests.helpers.public import CALLS, arguments, has_array, public
+from ufm._support.arrays import read_classes, to_labels, to_numbers, to_tensor
 
 # Of the arguments of these nothing is read but by `record`, at the first measurement.
 ELSEWHERE = {"Monitor": {"classifier", "bias"}, "Activations.of": {"layers"}}
@@ -198,3 +201,45 @@ def test_what_is_no_array_is_refused_by_name(name: str, argument: str):
             continue
         with pytest.raises(ValueError, match=rf"^(start: )?{argument}\b"):
             function(**good | {argument: spoil(good[argument])})
+
+
+_NUMBERS = npst.integer_dtypes(endianness="?") | npst.unsigned_integer_dtypes(endianness="?")
+_NUMBERS |= npst.floating_dtypes(sizes=(16, 32, 64), endianness="?")
+_INDEX = st.sampled_from([slice(None), slice(None, None, -1), slice(None, None, 2), slice(1, None)])
+
+
+@given(npst.arrays(_NUMBERS, npst.array_shapes(min_dims=0, max_dims=3)), _INDEX, st.booleans(), st.booleans())
+def test_any_array_of_numbers_becomes_a_tensor_of_the_same_numbers(
+    array: np.ndarray, index: slice, transposed: bool, writeable: bool
+):
+    array = array[index] if array.ndim else array
+    array = array.T if transposed else array
+    array.flags.writeable = writeable
+    before = array.tobytes()
+    found = to_tensor("x", array, finite=False)
+    short = array.dtype.kind == "f" and array.dtype.itemsize < 8
+    assert found.dtype == (torch.float32 if short else torch.float64)
+    np.testing.assert_array_equal(found.numpy(), array.astype(np.float64))
+    assert array.tobytes() == before
+    if array.dtype.kind != "f" and array.ndim == 1 and array.size and array.min() >= 0 and array.max() < 2**31:
+        np.testing.assert_array_equal(read_classes("x", array, len(array), 2**31).numpy(), array)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_labels_of_half_precision_are_put_on_the_simplex(dtype: torch.dtype):
+    y = torch.distributions.Dirichlet(torch.ones(7)).sample((50,)).to(dtype)
+    assert (y.float().sum(1) - 1).abs().max() > 1e-4
+    found = to_labels(y)
+    assert found.dtype == torch.float32
+    assert (found.sum(1) - 1).abs().max() < 1e-6
+    # Wide labels are as they were, and those that are off are refused.
+    wide = found.double() / found.double().sum(1, keepdim=True)
+    assert to_labels(wide) is wide
+    with pytest.raises(ValueError, match="^labels: got a row whose sum differs from 1 by"):
+        to_labels(y.double())
+
+
+def test_a_list_of_masked_arrays_and_one_of_tensors_with_gradients_are_named():
+    for value in ([np.ma.masked_array([1.0], [1])], [torch.ones(2, requires_grad=True)] * 2):
+        with pytest.raises(ValueError, match="^x: got "):
+            to_numbers("x", value)

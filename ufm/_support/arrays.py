@@ -25,9 +25,9 @@ _LONGEST_TEXT, _LONGEST_INTEGER = 100, 256
 # Larger whole numbers are not exact in float64.
 _LARGEST = 2**53
 HALVES = (torch.bfloat16, torch.float16)
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-# Torch has neither minimum nor comparisons of these.
-_WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
+# Torch takes the first for a mask where it indexes, and has no minimum of the others.
+_UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 Result = TypeVar("Result")
 
 
@@ -153,7 +153,7 @@ def read_classes(
     """Return `count` classes as an integer tensor; raise ValueError, naming them, unless in 0..num_classes-1."""
     classes = to_numbers(name, value, "an array of whole numbers").to(device)
     # An empty list has no integer dtype of its own.
-    if classes.dtype in _WIDE_UNSIGNED or (not isinstance(value, Tensor) and not classes.numel()):
+    if classes.dtype in _UNSIGNED or (not isinstance(value, Tensor) and not classes.numel()):
         classes = classes.to(torch.int64)
     if tuple(classes.shape) != (count,):
         raise ValueError(f"{name}: got shape {tuple(classes.shape)}, expected {(count,)}")
