@@ -6,6 +6,8 @@ it says must be one line; and the same command, run again, must end with the fil
 """
 
 import json
+import logging
+import math
 import multiprocessing
 import os
 import resource
@@ -74,8 +76,10 @@ COMMANDS = {
 }
 
 
-def _child(command: Attacked, folder: Path, limit: int | None, begun: Event) -> None:
-    """Run the command in its folder, as from a shell."""
+def _child(command: Attacked, folder: Path, limit: int | None, begun: Event, ended: Any) -> None:
+    """Run the command in its folder, as from a shell; `ended` gets the time at which it was done."""
+    # Those of the process that started this one.
+    logging.getLogger("ufm").handlers.clear()
     os.chdir(folder)
     for number, name in ((1, ".stdout"), (2, ".stderr")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -89,23 +93,24 @@ def _child(command: Attacked, folder: Path, limit: int | None, begun: Event) -> 
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     begun.set()
     status = command.main()
+    ended.value = time.monotonic()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(status)
 
 
-def _started(command: Attacked, folder: Path, limit: int | None = None) -> ForkProcess:
+def _started(command: Attacked, folder: Path, limit: int | None = None) -> tuple[ForkProcess, Any]:
     context = multiprocessing.get_context("fork")
-    begun = context.Event()
-    process = context.Process(target=_child, args=(command, folder, limit, begun))
+    begun, ended = context.Event(), context.Value("d", math.inf, lock=False)
+    process = context.Process(target=_child, args=(command, folder, limit, begun, ended))
     process.start()
     begun.wait(_LONGEST)
-    return process
+    return process, ended
 
 
 def _run(command: Attacked, folder: Path) -> float:
     """Run the command to its end, and return how long it took; raise RuntimeError if it fails."""
     begin = time.perf_counter()
-    process = _started(command, folder)
+    process, _ = _started(command, folder)
     process.join()
     if process.exitcode != 0:
         raise RuntimeError(f"{command.words}: status {process.exitcode}: {(folder / '.stderr').read_text()[-500:]}")
@@ -194,18 +199,22 @@ class Reference:
             folder = Path(place) / "work"
             shutil.copytree(self.begin, folder)
             limit = int(rng.integers(self.largest)) if kind == _FULL else None
-            process = _started(self.command, folder, limit)
+            process, ended = _started(self.command, folder, limit)
+            hit = math.inf
             if kind != _FULL:
                 process.join(rng.random() * self.seconds)
                 if not process.is_alive():
                     return None
                 assert process.pid is not None
+                hit = time.monotonic()
                 os.kill(process.pid, signal.Signals[kind])
             process.join(_LONGEST)
             if process.is_alive():
                 process.kill()
                 process.join()
                 return "hung", f"no end within {_LONGEST:g} s"
+            if ended.value < hit < math.inf:
+                return None
             said = (folder / ".stderr").read_text(encoding="utf-8")
             end = f"{kind}: status {process.exitcode}"
             return end, self._wrong_end(kind, process.exitcode, said) or self._wrong_files(folder)

@@ -175,7 +175,8 @@ def help_of(module: str, *command: str) -> str:
 def test_programs_and_their_options_exist_also_where_no_test_runs_them():
     programs = (path for path in (ROOT / "experiments").rglob("*.py") if '__name__ == "__main__"' in path.read_text())
     named = re.findall(r"^\| `python -m (experiments[\w.]+)`", (DOCS / "api/experiments.md").read_text(), re.MULTILINE)
-    assert sorted(named) == sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in programs)
+    modules = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in programs)
+    assert sorted(named) == sorted(module.removesuffix(".__main__") for module in modules)
     known = {(module, ""): help_of(module) for module in (*named, "derivations.render")}
     for page in (*PAGES, "api/experiments"):
         text = (DOCS / f"{page}.md").read_text(encoding="utf-8").replace("\\\n", " ")

@@ -18,7 +18,7 @@ import torch
 
 import ufm
 from tests.helpers.processes import start
-from ufm.solvers import METHODS
+from ufm.solvers import METHODS, newton
 from ufm.solvers.descent import State
 from ufm.solvers.fixed_step import FixedStep
 
@@ -295,6 +295,18 @@ def test_ctrl_c_returns_the_best_point_so_far(method: str):
     # Newton's method may reach the rounding level before, and says so.
     assert message in ({"INTERRUPTED", "STALLED"} if method == "newton" else {"INTERRUPTED"}), complaints
     assert (converged, lower) == ("False", "True")
+
+
+def test_an_interrupt_is_not_lost_where_the_point_so_far_is_good_enough(monkeypatch: pytest.MonkeyPatch):
+    minimise = newton._minimise
+
+    def interrupted(*arguments, **settings):
+        yield next(minimise(*arguments, **settings))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(newton, "_minimise", interrupted)
+    solution = ufm.solve(ufm.UFM(ufm.Mixup(6).targets(40), 6, 1e-5, 1e-5), "newton", tol=1e9)
+    assert solution.message.name == "INTERRUPTED"
 
 
 def run_ufm(*arguments: str, limit: int | None = None, **options) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,8 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -183,16 +185,18 @@ class _Loop:
 
     def run(self, iterates: Iterator[Iterate]) -> None:
         try:
-            for iteration, iterate in enumerate(iterates):
-                self.iterations = iteration
-                self.bar.update()
-                due = iteration == 0 or (self.record > 0 and iteration % self.record == 0)
-                if (due or iteration == self.max_iter or iteration % self.check_every == 0) and self._ends(
-                    iteration, iterate
-                ):
-                    return
-                if due:
-                    self.recorder.add(iteration, iterate)
+            # Closed in here, it can say that it was interrupted before it was asked to end.
+            with closing(cast(Any, iterates)):
+                for iteration, iterate in enumerate(iterates):
+                    self.iterations = iteration
+                    self.bar.update()
+                    due = iteration == 0 or (self.record > 0 and iteration % self.record == 0)
+                    if (due or iteration == self.max_iter or iteration % self.check_every == 0) and self._ends(
+                        iteration, iterate
+                    ):
+                        return
+                    if due:
+                        self.recorder.add(iteration, iterate)
         except KeyboardInterrupt:
             self.message = Message.INTERRUPTED
             # The other processes are in the middle of a step, so that no certificate can be had from them.

@@ -86,8 +86,12 @@ class Newton:
                     x = iterate.x
                     if iterate.gradient_norm <= _SUBSET_ACCURACY * iterate.penalty_gradient:
                         break
-        except KeyboardInterrupt:
-            yield variables.evaluate(whole, x, _FIRST_TOLERANCE).of(problem, inverse, options)
+        except KeyboardInterrupt as interrupt:
+            try:
+                yield variables.evaluate(whole, x, _FIRST_TOLERANCE).of(problem, inverse, options)
+            except GeneratorExit:
+                # Whoever is content with that point must still learn of the interrupt.
+                raise interrupt from None
             raise
         for iterate in _minimise(whole, variables, x, options.tol, given=options.given):
             yield iterate.of(problem, inverse, options)
