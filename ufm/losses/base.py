@@ -171,7 +171,7 @@ class Loss(ABC):
         Restoration or None
             None where no way is known: there is then no certificate with an unpenalised bias. The share is taken to be
             largest at one of the ends if all entries of the mean are rounded up, or all down, and the gain to change
-            with an entry of the mean by at most |mean_k| + average_k + 1 times as much.
+            with an entry of the mean by at most (abs(mean_k) + average_k + 1) times as much.
         """
         return None
 
