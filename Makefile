@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PYTHONHASHSEED := 0
 
-.PHONY: install demo test test-all test-integrations lint figures docs derivations benchmarks fuzz networks regime pages coverage clean
+.PHONY: install demo test test-all test-integrations lint figures docs derivations benchmarks fuzz networks regime theorems pages coverage clean
 
 install: $(STAMP)
 
@@ -67,6 +67,10 @@ benchmarks: install
 	$(BIN)/python -m experiments.sweep run --file experiments/sweeps/collapse.toml --out experiments/results/sweeps/collapse
 	$(BIN)/python -m experiments.sweep run --file experiments/sweeps/methods.toml --out experiments/results/sweeps/methods
 	$(BIN)/python -m experiments.sweep summary experiments/results/sweeps/collapse experiments/results/sweeps/methods --out experiments/results/sweeps/README.md
+
+# Checks every theorem of docs/theorems.md: solves, certifies, and compares with its closed form. Some minutes.
+theorems: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.theorems
 
 # Attacks what is promised: damaged files, killed and starved commands, processes that die. A quarter of an hour.
 fuzz: install

@@ -1,9 +1,9 @@
-"""Every table of the README, of docs/status.md and of the results page, made from the committed results.
+"""Every table of the README, of pages of docs and of the results page, made from the committed results.
 
     python -m experiments.pages            # write them
     python -m experiments.pages --check    # only say which are out of date; exit status 1 if some are
 
-In README.md and docs/status.md a table stands between the lines `<!-- begin: NAME -->` and `<!-- end: NAME -->`;
+In README.md and the pages of docs a table stands between the lines `<!-- begin: NAME -->` and `<!-- end: NAME -->`;
 experiments/results/README.md is made as a whole. Claims on networks, with their thresholds, are those of `ufm report`.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from experiments.claim_tables import claims_table, network_claims_table
 from experiments.committed import DATA, KINDS, Committed
 from experiments.status import computed_table, findings_table, networks_table, regime_table
+from experiments.theorems.table import theorems_table
 from ufm._support.console import run_command
 from ufm._support.files import write_text
 from ufm.reports.tables import (
@@ -63,6 +64,7 @@ FRAGMENTS: dict[str, dict[str, Callable[[Committed], Table]]] = {
         "findings": findings_table,
         "regime": regime_table,
     },
+    "docs/theorems.md": {"theorems": lambda results: theorems_table(results.json("theorems.json")["theorems"])},
 }
 
 
