@@ -95,11 +95,12 @@ def test_signatures_are_those_of_the_source(site: Path) -> None:
 
 def test_fields_stand_once_in_the_entry_of_their_class(site: Path) -> None:
     page = (site / "api" / "closed_forms.html").read_text(encoding="utf-8")
-    entry = page[page.index('id="ufm.JointOptimum"') : page.index('id="ufm.JointOptimum.classifier"')]
+    entry = page[page.index('id="ufm.JointOptimum"') : page.index('id="ufm.JointOptimum.')]
     shown = re.findall(r"<dt><strong>(\w+)</strong>", entry)
     assert shown == [field.name for field in dataclasses.fields(ufm.JointOptimum)]
     assert {name for name in entries(site) if name.startswith("ufm.JointOptimum.")} == {
         "ufm.JointOptimum.classifier",
+        "ufm.JointOptimum.plot",
         "ufm.JointOptimum.response",
     }
 
