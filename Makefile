@@ -72,8 +72,9 @@ benchmarks: install
 theorems: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.theorems
 
-# Attacks what is promised: damaged files, killed and starved commands, processes that die. A quarter of an hour.
+# Attacks what is promised: calls, damaged files, killed and starved commands, processes that die. Half an hour.
 fuzz: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.fuzz calls
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.fuzz files
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.fuzz kills
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.fuzz ranks

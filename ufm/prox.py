@@ -146,7 +146,7 @@ def prox_logsumexp(
     Raises
     ------
     ValueError
-        For labels off the simplex, beta <= 0, or shapes that do not fit.
+        For labels off the simplex, a beta that is not a positive normal number, or shapes that do not fit.
 
     Notes
     -----
@@ -189,9 +189,10 @@ def prox_logsumexp(
     check_labels(each, rounding=half_rounding(given))
     if half_rounding(given):
         y = y / each.sum(-1, keepdim=True)
-    if not bool(((b > 0) & torch.isfinite(b)).all()):
+    # Below the least normal number, beta/K can be zero.
+    if not bool(((b >= torch.finfo(b.dtype).tiny) & torch.isfinite(b)).all()):
         raise ValueError(
-            f"beta: got {beta if b.ndim == 0 else b.min().item()!r}, expected positive numbers within {b.dtype}"
+            f"beta: got {beta if b.ndim == 0 else b.min().item()!r}, expected positive normal numbers of {b.dtype}"
         )
     z = prox_logits(y.expand(shape), b.expand(shape[:-1]), None if c is None else c.expand(shape))
     return in_kind(_finish(z, y, b.unsqueeze(-1), c), labels, beta)

@@ -1,5 +1,6 @@
-"""Attack readers of files, running commands, and processes that work together.
+"""Attack public functions, readers of files, running commands, and processes that work together.
 
+    python -m experiments.fuzz calls --cases 100000
     python -m experiments.fuzz files --cases 6000
     python -m experiments.fuzz kills --cases 60
     python -m experiments.fuzz ranks --cases 20
@@ -13,13 +14,15 @@ from typing import Annotated
 
 import tyro
 
+from experiments.fuzz.calls import Calls
 from experiments.fuzz.files import Files
 from experiments.fuzz.kills import Kills
 from experiments.fuzz.ranks import Ranks
 from ufm._support.console import run_command
 
 Command = (
-    Annotated[Files, tyro.conf.subcommand("files")]
+    Annotated[Calls, tyro.conf.subcommand("calls")]
+    | Annotated[Files, tyro.conf.subcommand("files")]
     | Annotated[Kills, tyro.conf.subcommand("kills")]
     | Annotated[Ranks, tyro.conf.subcommand("ranks")]
 )

@@ -22,6 +22,9 @@ pytest.importorskip("sphinx", reason="the documents need the extra `docs`")
 pytest.importorskip("myst_nb", reason="the notebooks need the extra `docs`")
 pytest.importorskip("pypandoc", reason="formulas need pandoc")
 
+# One worker builds them; the other need not wait for it.
+pytestmark = pytest.mark.xdist_group("documents")
+
 ROOT = Path(__file__).parents[2]
 EXTENSIONS = ROOT / "docs" / "_ext"
 CLASSES = [getattr(ufm, name) for name in ufm.__all__ if isinstance(getattr(ufm, name), type)]

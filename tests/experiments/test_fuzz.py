@@ -5,15 +5,20 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from experiments.fuzz import files
+from experiments.fuzz.calls import SUBJECTS, Case, attack_calls, outcome
 from experiments.fuzz.damage import changed_json
+from experiments.fuzz.drawing import Subject
 from experiments.fuzz.files import READERS, Reader, attack
 from experiments.fuzz.kills import COMMANDS, content
+from tests.helpers.public import CALLS
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results" / "fuzz"
@@ -24,6 +29,64 @@ RESULTS = ROOT / "experiments" / "results" / "fuzz"
 def test_damaged_files_are_refused(name: str):
     for case, kind, _, wrong in attack(name, 1, range(12)):
         assert wrong is None, f"case {case}, {kind}"
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_calls_are_answered_rightly_or_refused_by_name():
+    tally = attack_calls(400, 1, tuple(SUBJECTS))
+    assert tally.mishandled == []
+    assert sum(counts.total() for counts in tally.tried.values()) == 400
+
+
+def _spoils(x: np.ndarray) -> float:
+    x[0] = 0.0
+    return 0.0
+
+
+def _seeds(x: np.ndarray) -> float:
+    return float(torch.rand(1)) + x[0]
+
+
+def _refuses(x: np.ndarray) -> float:
+    raise ValueError(f"got {x[0]}")
+
+
+def _breaks(x: np.ndarray) -> float:
+    raise IndexError(f"x: {x[9]}")
+
+
+def _overflows(x: np.ndarray) -> float:
+    return float(np.exp(1e4 * x[0]))
+
+
+@pytest.mark.parametrize(
+    ("call", "wrong"),
+    [
+        (_spoils, "changed the argument x"),
+        (_seeds, "changed a global state"),
+        (_refuses, "good arguments are refused"),
+        (_breaks, "IndexError"),
+        (_overflows, "warning: overflow"),
+        (lambda x: x[0] * np.inf, "result is not finite"),
+        (lambda x: x[0], "got 1.0 where 2.0 is right"),
+    ],
+)
+def test_mishandled_calls_are_noticed(call: Callable[[np.ndarray], float], wrong: str):
+    subject = Subject(call, lambda _: {"x": np.ones(3)}, lambda _, found: f"got {found} where 2.0 is right")
+    _, said = outcome(subject, Case("good: plain", {"x": np.ones(3)}, {"x": np.ones(3)}, strict=True))
+    assert said is not None
+    assert said.startswith(wrong)
+
+
+def test_a_refusal_that_names_nothing_is_noticed():
+    case = Case("hostile: None", {"x": np.ones(3)}, None, strict=False)
+    assert "no argument is named" in str(outcome(Subject(_refuses, lambda _: {}), case)[1])
+
+
+def test_every_public_function_of_arrays_is_attacked():
+    # Plots, methods of results, and what only `record` reads have their own tests.
+    others = ("plotting.", "JointOptimum.", "Solution.", "Plane.", "CollapseMetric.", "record")
+    assert {name for name in CALLS if not name.startswith(others)} <= set(SUBJECTS)
 
 
 def _hangs(path: Path) -> None:
@@ -114,7 +177,13 @@ def test_processes_that_train_together_end_together(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "least", "subjects"), [("files", 5000, set(READERS)), ("kills", 50, set(COMMANDS)), ("ranks", 20, None)]
+    ("name", "least", "subjects"),
+    [
+        ("calls", 100_000, set(SUBJECTS)),
+        ("files", 5000, set(READERS)),
+        ("kills", 50, set(COMMANDS)),
+        ("ranks", 20, None),
+    ],
 )
 def test_committed_results_say_what_was_tried(name: str, least: int, subjects: set[str] | None):
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))

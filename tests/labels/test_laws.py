@@ -189,7 +189,7 @@ def test_any_number_of_classes(K: int, alpha: float, exponent: float):
         (lambda: ufm.CutMix(3, 0.0), "alpha"),
         (lambda: ufm.LabelSmoothing(3, 1.0), "smoothing"),
         (lambda: ufm.LabelSmoothing(3, -0.1), "smoothing"),
-        (lambda: ufm.LabelSmoothing(1, 0.1), "num_classes"),
+        (lambda: ufm.LabelSmoothing(1, 0.1), "law"),
         (lambda: ufm.CustomLaw(np.array([[0.5, 0.6]])), "labels"),
     ],
 )

@@ -29,6 +29,8 @@ _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
 # Torch takes the first for a mask where it indexes, and has no minimum of the others.
 _UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 Result = TypeVar("Result")
+# Sums of squares of such entries, and their ratios, are numbers of float64.
+_SMALL, _LARGE = 1e-70, 1e70
 
 
 def to_numbers(name: str, value: Any, expected: str = "an array of real numbers") -> Tensor:
@@ -84,8 +86,9 @@ def _from_numpy(name: str, value: Any, expected: str) -> Tensor:
         if array.dtype.kind in "USMm":
             raise ValueError(message)
         # Torch warns of read-only memory, and reads neither foreign byte orders nor negative strides.
-        if not (array.dtype.isnative and array.flags.writeable):
-            array = array.astype(array.dtype.newbyteorder("="))
+        # An axis of one entry may have one and count as contiguous.
+        if not (array.dtype.isnative and array.flags.writeable and min(array.strides, default=0) >= 0):
+            array = array.astype(array.dtype.newbyteorder("="), order="C")
         array = np.ascontiguousarray(array).reshape(array.shape)
         # The bfloat16 of other frameworks, which is no dtype of NumPy's own.
         if array.dtype.name == "bfloat16":
@@ -169,6 +172,17 @@ def check_finite(name: str, value: Tensor) -> None:
     # Both ends are NaN if any entry is.
     if value.numel() and not bool(torch.isfinite(torch.stack(value.detach().aminmax())).all()):
         raise ValueError(f"{name}: got NaN or infinite entries, expected finite numbers")
+
+
+def check_squares(name: str, value: Tensor, *, small: bool = True) -> None:
+    """Raise ValueError if the largest absolute entry is so large that sums of squares, and their ratios, overflow.
+
+    Where `small`, also if it is so small that they vanish; zero is neither.
+    """
+    largest = float(value.detach().abs().max()) if value.numel() else 0.0
+    least = _SMALL if small else 0.0
+    if largest and not least <= largest <= _LARGE:
+        raise ValueError(f"{name}: got {largest:.3g} for the largest entry, expected {least:g} to {_LARGE:g}")
 
 
 def power_of_two(x: Tensor) -> float:

@@ -103,6 +103,8 @@ def read_lam(value: Any, *, ndim: int | None = None, count: int | None = None) -
     lam = to_tensor("lam", value, ndim=ndim if count is None else 1)
     if count is not None and len(lam) != count:
         raise ValueError(f"lam: got shape {tuple(lam.shape)}, expected {(count,)}")
+    if ndim is None and count is None and not lam.numel():
+        raise ValueError(f"lam: got shape {tuple(lam.shape)}, expected at least one entry")
     if not bool(((lam >= 0) & (lam <= 1)).all()):
         raise ValueError("lam: got values outside the interval, expected 0 <= lam <= 1")
     return lam

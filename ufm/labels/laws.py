@@ -357,7 +357,8 @@ class LabelSmoothing(_SmoothedLaw):
 
     def __init__(self, law: Law | int, smoothing: float) -> None:
         """Convert and check both fields."""
-        super().__init__(Unmixed(int(law)) if isinstance(law, Integral) else check_law(law), smoothing)
+        base = Unmixed(check_integer("law", law, minimum=2)) if isinstance(law, Integral) else check_law(law)
+        super().__init__(base, smoothing)
         check_number("smoothing", smoothing, minimum=0, below=1)
 
     @property

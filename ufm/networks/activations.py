@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import Array, to_tensor
+from ufm._support.arrays import Array, check_finite, check_squares, to_tensor
 from ufm._support.display import Displayed, Row
 from ufm._support.pairs import ClassPairs, read_pairs
 from ufm._support.reading import shown
@@ -158,10 +158,15 @@ class Activations(Displayed):
                 f"classifier: got shape {(K, d)} for features of shape {tuple(h.shape)}"
                 f"{'' if b is None else f' and a bias of shape {tuple(b.shape)}'}, expected (K, d){hint}"
             )
+        if K < 2:
+            raise ValueError(f"classifier: got shape {(K, d)}, expected at least two rows")
         given, _ = read_labels(labels, K)
         if len(given) != len(h):
             raise ValueError(f"labels: got {len(given)} rows, expected {len(h)} as the features have")
         z = h.to(w.dtype) @ w.T + (0 if b is None else b.to(w.dtype))
+        if logits is None:
+            # Large finite numbers have a product that is none.
+            check_finite("features, classifier", z)
         z = z if logits is None else floats("logits", logits, 2)
         outputs = {name: floats(f"layers[{name!r}]", value, None) for name, value in (layers or {}).items()}
         return Activations(
@@ -321,9 +326,11 @@ def pairs_of(activations: Activations) -> ClassPairs:
 
 
 def check_some(activations: Activations) -> None:
-    """Raise ValueError for activations without a sample."""
+    """Raise ValueError for activations without a sample, or with numbers whose squares overflow."""
     if not len(activations.features):
         raise ValueError("activations: got no samples, expected at least one")
+    for name in ("features", "classifier", "logits"):
+        check_squares(name, getattr(activations, name), small=name != "logits")
 
 
 def check_description(description: Any) -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_integer, check_number, to_tensor
+from ufm._support.arrays import Array, check_integer, check_number, check_squares, to_tensor
 from ufm._support.pairs import ClassPairs, bin_index, check_bins, read_pairs
 
 # Percentiles at the ends of a 95 % interval.
@@ -314,6 +314,7 @@ class _Mixed:
     def of(logits: Array, class_a: Array, class_b: Array, lam: Array) -> "_Mixed":
         """Select the different-class samples; raise ValueError for shapes or values that do not fit."""
         z, pairs = _read(logits, class_a, class_b, lam)
+        check_squares("logits", z, small=False)
         mixed = pairs.different()
         z, (a, b, weight) = z[mixed], pairs[mixed].columns
         za, zb = (z.gather(1, k[:, None])[:, 0] for k in (a, b))

@@ -13,7 +13,7 @@ from ufm._support.arrays import Array, check_integer, check_number
 from ufm._support.pairs import ClassPairs, cell_means, check_bins, halves, r_squared
 from ufm.labels.decoding import RecordedLaw, summarise_labels
 from ufm.labels.laws import Law, check_law
-from ufm.networks.activations import Activations, pairs_of
+from ufm.networks.activations import Activations, check_some, pairs_of
 from ufm.networks.channel import boundary, channel_curve, channel_points
 from ufm.networks.comparison_result import Comparison, Score
 from ufm.networks.departure import measure_departure
@@ -115,6 +115,7 @@ def compare(
     """
     arrays = {"features": features, "classifier": classifier, "labels": labels, "bias": bias}
     activations = _given(activations, {name: value for name, value in arrays.items() if value is not None})
+    check_some(activations)
     if law is None:
         law = RecordedLaw(activations.labels)
     check_law(law)

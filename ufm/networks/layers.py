@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_choice, check_finite, to_tensor
+from ufm._support.arrays import Array, check_choice, check_finite, check_squares, to_tensor
 from ufm._support.pairs import ClassPairs, cell_means, check_bins, halves, r_squared, read_lam
 from ufm.labels.targets import pair_levels
 from ufm.networks.activations import Activations, pairs_of
@@ -189,6 +189,8 @@ def interpolation_r2(
     """
     arrays = {"mixed": mixed, "first": first, "second": second}
     g, one, other = (to_tensor(name, value, ndim=2).double() for name, value in arrays.items())
+    for name, value in zip(arrays, (g, one, other), strict=True):
+        check_squares(name, value)
     weight = read_lam(lam, ndim=1).double().unsqueeze(1)
     if not g.shape == one.shape == other.shape or len(weight) != len(g):
         shapes = ", ".join(str(tuple(x.shape)) for x in (g, one, other, weight[:, 0]))

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ufm._support.arrays import Array, check_integer, check_number, check_size
+from ufm._support.arrays import Array, check_integer, check_number, check_size, check_squares
 from ufm._support.display import Displayed, Row
 from ufm._support.pairs import bin_index, check_bins
 from ufm.labels.decoding import decode_labels, read_labels
 from ufm.networks.activations import floats
 from ufm.networks.channel import ChannelCurve
-from ufm.theory.collapse import collapse_of, nearest_mean
+from ufm.theory.collapse import check_differ, collapse_of, nearest_mean
 from ufm.theory.etf import nearest_etf
 
 _CALIBRATION_BINS = 15
@@ -149,6 +149,10 @@ class CollapseMetric:
         for name, value in read.items():
             if value is not None and len(value) != num_classes:
                 raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {num_classes} rows")
+            if value is not None:
+                check_squares(name, value)
+        if read["classifier"] is not None:
+            check_differ("classifier", read["classifier"])
         self._classifier, self._earlier = read["classifier"], read["class_means"]
         self._bias = None if bias is None else floats("bias", bias, 1).double()
         if self._bias is not None and len(self._bias) != num_classes:
@@ -184,6 +188,7 @@ class CollapseMetric:
             By default W h + b.
         """
         h = floats("features", features, 2).double()
+        check_squares("features", h)
         given, _ = read_labels(labels, self.num_classes)
         if len(given) != len(h):
             raise ValueError(f"labels: got {len(given)} rows, expected {len(h)} as the features have")
@@ -218,7 +223,7 @@ class CollapseMetric:
             self._channel = self._channel.joined(_Moments.of(lam, columns, self.bins))
 
     def compute(self) -> StreamedMeasures:
-        """Return the measures of all batches so far."""
+        """Return the measures of all batches so far; raise ValueError if all classes have the same mean feature."""
         samples, known, divergence, misplaced = self._sums["all"].tolist()
         unmixed = self._count.sum().item()
         calibration, channel = self._sums["calibration"], self._channel
@@ -227,6 +232,7 @@ class CollapseMetric:
         nc = dict.fromkeys(("nc1", "nc2", "nc3", "nc4"), nan)
         w = self._classifier
         if bool((self._count > 0).all()):
+            check_differ("features", self._means, "class means")
             found = collapse_of(
                 self._means, self._scatter / unmixed, self._means if w is None else w, misplaced / unmixed
             )
@@ -237,7 +243,7 @@ class CollapseMetric:
             samples=int(samples),
             unmixed=int(unmixed),
             **nc,
-            etf_error=nan if w is None else nearest_etf(w - w.mean(0)).relative_error,
+            etf_error=nan if w is None or len(w) > w.shape[1] + 1 else nearest_etf(w - w.mean(0)).relative_error,
             excess=divergence / known if known else nan,
             accuracy=right / sure if sure else nan,
             ece=(calibration[:, 1] - calibration[:, 2]).abs().sum().item() / sure if sure else nan,

@@ -97,9 +97,9 @@ def neural_collapse(
     sizes = members.sum(0)
     if not bool((sizes > 0).all()):
         raise ValueError(f"classes: got no feature of class {int(sizes.argmin())}, expected some of each of {K}")
-    _check_differ("classifier", w)
+    check_differ("classifier", w)
     means = (members.T @ h) / sizes.unsqueeze(-1)
-    _check_differ("features", means, "class means")
+    check_differ("features", means, "class means")
     within = h - means[k.long()]
     nc4 = (h @ w.T + b).argmax(1) != nearest_mean(h, means)
     return collapse_of(means, within.T @ within / len(h), w, nc4.double().mean().item())
@@ -111,7 +111,8 @@ def differ(rows: Float[Tensor, "n d"]) -> bool:
     return bool(((rows - rows.mean(0)).abs() > 8 * torch.finfo(rows.dtype).eps * rows.abs().amax(0)).any())
 
 
-def _check_differ(name: str, rows: Float[Tensor, "K d"], what: str = "rows") -> None:
+def check_differ(name: str, rows: Float[Tensor, "K d"], what: str = "rows") -> None:
+    """Raise ValueError if all rows are equal up to rounding."""
     if not differ(rows):
         raise ValueError(f"{name}: got {what} that are all equal, expected some that differ")
 

@@ -115,6 +115,8 @@ def fixed_classifier(
     array([[0.614, 0.289, 0.098]])
     """
     w, y = to_tensor("W", W, ndim=2), to_labels(labels, ndim=2)
+    if not w.numel():
+        raise ValueError(f"W: got shape {tuple(w.shape)}, expected at least one row and column")
     decay = check_number("feature_decay", feature_decay, above=0)
     loss_function = get_loss(loss)
     if y.shape[1] != w.shape[0]:
@@ -172,6 +174,9 @@ class _ArgMin(torch.autograd.Function):
 
     @staticmethod
     def forward(w: Tensor, b: Tensor, y: Tensor, decay: Tensor, loss: Loss) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if loss.shift_invariant:
+            # The mean row moves no loss; without it the Hessian is regular on the row space.
+            w = w - w.mean(0)
         u, s, vh = torch.linalg.svd(w, full_matrices=False)
         rank = max(1, int((s > s[0] * max(w.shape) * torch.finfo(w.dtype).eps).sum()))
         basis, reduced = vh[:rank], u[:, :rank] * s[:rank]
@@ -200,9 +205,15 @@ class _ArgMin(torch.autograd.Function):
 
 
 def _hessian(loss: Loss, z: Tensor, a: Tensor, decay: Tensor) -> Tensor:
-    """Return the Hessian (N, r, r) of loss(A g + b, y) + (decay/2) ||g||^2 at logits z."""
-    identity = torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
-    return a.T @ loss.hessian_product(z, a) + decay * identity
+    """Return the Hessian (N, r, r) of loss(A g + b, y) + (decay/2) ||g||^2 at logits z, up to its rounding."""
+    return _regular(a.T @ loss.hessian_product(z, a), decay)
+
+
+def _regular(matrices: Tensor, decay: Tensor) -> Tensor:
+    """Return matrices (N, r, r) + decay: or more, where rounding can have made that singular."""
+    largest = matrices.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
+    shift = decay + matrices.shape[-1] * torch.finfo(matrices.dtype).eps * largest
+    return matrices + shift[:, None, None] * torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
 
 
 def _solve_hessian(loss: Loss, z: Tensor, w: Tensor, decay: Tensor, grad: Tensor) -> Tensor:
@@ -211,8 +222,7 @@ def _solve_hessian(loss: Loss, z: Tensor, w: Tensor, decay: Tensor, grad: Tensor
     if d <= K:
         return torch.linalg.solve(_hessian(loss, z, w, decay), grad.unsqueeze(-1)).squeeze(-1)
     # (lambda + W^T M W)^-1 g = (g - W^T (lambda + M W W^T)^-1 M W g) / lambda, with M the Hessian in the logits.
-    identity = torch.eye(K, dtype=w.dtype, device=w.device)
-    system = decay * identity + loss.hessian_product(z, w @ w.T)
+    system = _regular(loss.hessian_product(z, w @ w.T), decay)
     right = loss.hessian_product(z, (grad @ w.T).unsqueeze(-1))
     return (grad - torch.linalg.solve(system, right).squeeze(-1) @ w) / decay
 
