@@ -131,6 +131,7 @@ def test_committed_pages_are_up_to_date_and_all_claims_make_one_document() -> No
     assert "<math" in html
 
 
+@pytest.mark.slow
 def test_stale_pages_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pypandoc")
     from derivations import render

@@ -52,6 +52,7 @@ def test_joint_optima_agree_with_direct_solves(K: int):
         assert row["gram_difference"] < 1e-6, row
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_baselines_of_the_speed_benchmark_compute_the_same():
     row = speed.dense(20, 5, 100.0, repeats=1)

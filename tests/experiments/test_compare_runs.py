@@ -174,6 +174,7 @@ def test_an_unfinished_run_is_not_compared(tmp_path: Path):
         trained_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_recording_of_something_else_is_made_anew(tmp_path: Path):
     train(CONFIG, load_data("digits"), tmp_path, stop_after=1, progress=False)
     record.record_run(trained_run(tmp_path), RECORDING)

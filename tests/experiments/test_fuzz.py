@@ -165,6 +165,7 @@ def _attacked(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_killed_and_starved_trainings_end_as_uninterrupted_ones(tmp_path: Path):
     out = tmp_path / "kills.json"
     assert "2 tried, 0 mishandled" in _attacked("kills", "--cases", "2", "--only", "train", "--out", str(out))

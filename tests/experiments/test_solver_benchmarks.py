@@ -51,6 +51,7 @@ def test_a_short_race_has_the_solver_first():
         race.problem("d")
 
 
+@pytest.mark.slow
 def test_a_baseline_that_reaches_the_gap_says_when():
     case = race.problem("a")
     row = race.baseline("torch Adam", case, 0.3, 30.0)

@@ -222,6 +222,7 @@ def test_collapse_is_decided_by_proof_or_not_at_all():
     assert (line["status"], line["closed_form"], line["etf_error"]) == ("converged", None, None)
 
 
+@pytest.mark.slow
 def test_histories_are_thinned_and_their_first_times_kept(run, tmp_path: Path):
     n = np.arange(5000.0)
     columns = {"iteration": n, "seconds": n / 10, "relative_gap": 1 / (1 + n), "gradient_norm": np.full(5000, np.inf)}
@@ -256,7 +257,8 @@ def test_a_full_disk_names_the_file_and_loses_no_finished_point(run, tmp_path: P
     assert lines_of(tmp_path)[: len(kept)] == list(kept.values())
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_killed_or_interrupted_it_keeps_what_is_finished_and_goes_on(run, tmp_path: Path, how: signal.Signals):
     # More points than two workers can solve before the signal, each of about 50 ms.
     words = ["--num-classes", "4", "--nodes", "2", "--method", "adam:max_iter=150", "--tol", "1e-14", "--jobs", "2"]
