@@ -3,7 +3,6 @@
 import dataclasses
 import random
 import re
-import signal
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ from flint import ctx
 from tqdm import tqdm
 
 from experiments.fuzz.drawing import Arguments, Rng, Subject
+from experiments.fuzz.limits import HungError, attacked, limited_time
 from experiments.fuzz.networks import NETWORKS
 from experiments.fuzz.tally import Tally
 from experiments.fuzz.theory import THEORY
 from ufm._support.arrays import check_integer
 
 SUBJECTS = THEORY | NETWORKS
-_HUNG = 10.0
 _BITS = 320
 
 # The same numbers, held in other ways.
@@ -91,10 +90,6 @@ _KINDS = ("good", "short", "scaled", "hostile")
 _SHARES = (0.4, 0.15, 0.15, 0.3)
 
 
-class _HungError(BaseException):
-    """A call took too long."""
-
-
 @dataclass(frozen=True)
 class Case:
     """One call.
@@ -144,20 +139,14 @@ def draw(subject: Subject, rng: Rng) -> Case:
 
 def outcome(subject: Subject, case: Case) -> tuple[str, str | None]:
     """Return how a call ends, "answered" or "refused", and what is wrong about it, None if nothing is."""
-
-    def hung(*_: Any) -> None:
-        raise _HungError
-
     before = {name: _content(value) for name, value in case.given.items()}
     state = _global_state()
-    earlier = signal.signal(signal.SIGALRM, hung)
-    signal.setitimer(signal.ITIMER_REAL, _HUNG)
     answer, wrong, end = None, None, "answered"
     try:
-        with warnings.catch_warnings(record=True, action="always") as warned:
+        with limited_time(), warnings.catch_warnings(record=True, action="always") as warned:
             answer = subject.call(**case.given)
-    except _HungError:
-        return "hung", f"no end within {_HUNG:g} s"
+    except HungError as error:
+        return "hung", str(error)
     except (ValueError, TypeError, OSError) as error:
         end = "refused"
         if case.strict:
@@ -167,9 +156,6 @@ def outcome(subject: Subject, case: Case) -> tuple[str, str | None]:
         warned = []
     except Exception as error:
         return "raised", f"{type(error).__name__}: {error}"
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, earlier)
     if warned:
         wrong = f"warning: {warned[0].message}"
     elif state != _global_state():
@@ -236,10 +222,9 @@ class Calls:
     def run(self) -> int:
         """Attack, write the result, and return the exit status."""
         check_integer("cases", self.cases, minimum=1)
-        if unknown := [name for name in self.only if name not in SUBJECTS]:
-            raise ValueError(f"only: got {unknown[0]!r}, expected some of {', '.join(SUBJECTS)}")
+        names = attacked(self.only, SUBJECTS)
         torch.set_num_threads(1)
-        tally = attack_calls(self.cases, self.seed, self.only or tuple(SUBJECTS))
+        tally = attack_calls(self.cases, self.seed, names)
         only = "".join(f" {name}" for name in self.only)
         command = f"python -m experiments.fuzz calls --cases {self.cases} --seed {self.seed}"
         return tally.finish(self.out, command + (f" --only{only}" if only else ""))

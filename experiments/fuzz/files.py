@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import resource
 import shutil
-import signal
 import tarfile
 import tempfile
 import time
@@ -24,6 +23,7 @@ import torch
 import ufm
 from experiments.data.formats import parse_cifar, read_idx, read_jpeg_archive, read_members
 from experiments.fuzz.damage import ANY, Damage, json_changed, tensors_changed
+from experiments.fuzz.limits import HungError, attacked, limited_time
 from experiments.fuzz.tally import Tally
 from experiments.networks import NetworkConfig, build_network
 from experiments.regime import read_points
@@ -38,7 +38,7 @@ from ufm._support.tensorfile import write_tensors
 from ufm.runs.compared import read_run
 
 _RESULTS = Path(__file__).parents[1] / "results"
-_SECONDS, _MEMORY, _HUNG = 1.0, 300 * 2**20, 10.0
+_SECONDS, _MEMORY = 1.0, 300 * 2**20
 _JSON, _TENSORS = {"value changed": json_changed}, {"content changed": tensors_changed}
 
 
@@ -229,30 +229,21 @@ def attack(name: str, seed: int, cases: range) -> Iterator[tuple[int, str, str, 
                 yield case, kind, *_outcome(reader, path)
 
 
-class _HungError(BaseException):
-    """A reader took too long."""
-
-
 def _outcome(reader: Reader, path: Path) -> tuple[str, str | None]:
     """Return how a reader ends, and what is wrong about it."""
-
-    def hung(*_: Any) -> None:
-        raise _HungError
-
     said = io.StringIO()
-    earlier = signal.signal(signal.SIGALRM, hung)
     begin, cpu = time.perf_counter(), time.process_time()
-    signal.setitimer(signal.ITIMER_REAL, _HUNG)
     try:
-        with warnings.catch_warnings(record=True, action="always") as warned, contextlib.redirect_stderr(said):
+        with (
+            limited_time(),
+            warnings.catch_warnings(record=True, action="always") as warned,
+            contextlib.redirect_stderr(said),
+        ):
             status = guarded(lambda: (reader.read(path), 0)[1], "fuzz")
-    except _HungError:
-        return "hung", f"no end within {_HUNG:g} s"
+    except HungError as error:
+        return "hung", str(error)
     except Exception as error:
         return "raised", f"{type(error).__name__}: {error}"
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, earlier)
     used = min(time.process_time() - cpu, time.perf_counter() - begin)
     lines = said.getvalue().splitlines()
     named = [path.name, str(path.parent), *(f"error: {argument}:" for argument in reader.arguments)]
@@ -319,9 +310,7 @@ class Files:
     def run(self) -> int:
         """Attack, write the result, and return the exit status."""
         check_integer("cases", self.cases, minimum=1)
-        names = self.only or tuple(READERS)
-        if unknown := [name for name in names if name not in READERS]:
-            raise ValueError(f"only: got {unknown[0]!r}, expected some of {', '.join(READERS)}")
+        names = attacked(self.only, READERS)
         torch.set_num_threads(1)
         tally = Tally()
         for i, name in enumerate(names):

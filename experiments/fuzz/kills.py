@@ -28,6 +28,7 @@ import torch
 from safetensors import safe_open
 
 from experiments import demo, record, sweep, train
+from experiments.fuzz.limits import attacked
 from experiments.fuzz.tally import Tally
 from ufm._support.arrays import check_integer
 from ufm.commands import main as ufm_command
@@ -269,9 +270,7 @@ class Kills:
     def run(self) -> int:
         """Attack, write the result, and return the exit status."""
         check_integer("cases", self.cases, minimum=1)
-        names = self.only or tuple(COMMANDS)
-        if unknown := [name for name in names if name not in COMMANDS]:
-            raise ValueError(f"only: got {unknown[0]!r}, expected some of {', '.join(COMMANDS)}")
+        names = attacked(self.only, COMMANDS)
         torch.set_num_threads(1)
         rng, tally = np.random.default_rng(self.seed), Tally()
         turns = [name for name in names for _ in range(COMMANDS[name].weight)]

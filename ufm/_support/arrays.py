@@ -179,10 +179,15 @@ def check_squares(name: str, value: Tensor, *, small: bool = True) -> None:
 
     Where `small`, also if it is so small that they vanish; zero is neither.
     """
-    largest = float(value.detach().abs().max()) if value.numel() else 0.0
+    largest = _largest(value)
     least = _SMALL if small else 0.0
     if largest and not least <= largest <= _LARGE:
         raise ValueError(f"{name}: got {largest:.3g} for the largest entry, expected {least:g} to {_LARGE:g}")
+
+
+def _largest(x: Tensor) -> float:
+    """Return the largest absolute entry, 0 if there is none; needs no memory of the size of `x`."""
+    return max(abs(end.item()) for end in x.detach().aminmax()) if x.numel() else 0.0
 
 
 def power_of_two(x: Tensor) -> float:
@@ -195,7 +200,7 @@ def power_of_two(x: Tensor) -> float:
     >>> power_of_two(torch.tensor([3.0, -5.0]))
     4.0
     """
-    largest = x.detach().abs().max().item() if x.numel() else 0.0
+    largest = _largest(x)
     # At the ends of the range its inverse would leave it.
     return 2.0 ** min(max(math.frexp(largest)[1] - 1, -1022), 1022) if largest else 1.0
 

@@ -163,11 +163,12 @@ class Activations(Displayed):
         given, _ = read_labels(labels, K)
         if len(given) != len(h):
             raise ValueError(f"labels: got {len(given)} rows, expected {len(h)} as the features have")
-        z = h.to(w.dtype) @ w.T + (0 if b is None else b.to(w.dtype))
         if logits is None:
+            z = h.to(w.dtype) @ w.T + (0 if b is None else b.to(w.dtype))
             # Large finite numbers have a product that is none.
             check_finite("features, classifier", z)
-        z = z if logits is None else floats("logits", logits, 2)
+        else:
+            z = floats("logits", logits, 2)
         outputs = {name: floats(f"layers[{name!r}]", value, None) for name, value in (layers or {}).items()}
         return Activations(
             h, z, **columns_of(labels, K), classifier=w, bias=b, layers=outputs, description=description or {}

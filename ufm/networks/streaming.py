@@ -147,13 +147,14 @@ class CollapseMetric:
         given = {"classifier": classifier, "class_means": class_means}
         read = {name: None if x is None else floats(name, x, 2).double() for name, x in given.items()}
         for name, value in read.items():
-            if value is not None and len(value) != num_classes:
+            if value is None:
+                continue
+            if len(value) != num_classes:
                 raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {num_classes} rows")
-            if value is not None:
-                check_squares(name, value)
-        if read["classifier"] is not None:
-            check_differ("classifier", read["classifier"])
+            check_squares(name, value)
         self._classifier, self._earlier = read["classifier"], read["class_means"]
+        if self._classifier is not None:
+            check_differ("classifier", self._classifier)
         self._bias = None if bias is None else floats("bias", bias, 1).double()
         if self._bias is not None and len(self._bias) != num_classes:
             raise ValueError(f"bias: got shape {tuple(self._bias.shape)}, expected {(num_classes,)}")
