@@ -150,6 +150,7 @@ def test_answers_come_back_in_kind():
         ([0.5, 0.5], 0.0, None, "beta"),
         ([0.5, 0.5], -1.0, None, "beta"),
         ([0.5, 0.5], np.inf, None, "beta"),
+        ([0.5, 0.5], 5e-324, None, "beta: got 5e-324"),
         ([[0.5, 0.5]] * 3, [1.0, 2.0], None, "beta"),
         ([0.5, 0.25], 1.0, [1.0, -2.0], "counts"),
         ([0.5, 0.5], 1.0, [1.0, 3.0], "labels"),

@@ -151,12 +151,30 @@ def test_one_process_gathers_itself():
     assert "NC1" in repr(metric.compute())
 
 
+def test_more_classes_than_a_simplex_has_room_for():
+    rng = np.random.default_rng(0)
+    W, h, classes = rng.normal(size=(5, 2)), rng.normal(size=(40, 2)), np.arange(40) % 5
+    metric = ufm.CollapseMetric(5, W)
+    metric.update(h, classes)
+    found, expected = metric.compute(), ufm.neural_collapse(h, classes, W)
+    assert np.isnan(found.etf_error)
+    assert (found.nc1, found.nc3) == pytest.approx((expected.nc1, expected.nc3), rel=1e-10)
+
+
+def test_class_means_that_are_all_equal_are_named():
+    metric = ufm.CollapseMetric(3)
+    metric.update(np.ones((6, 2)), np.arange(6) % 3)
+    with pytest.raises(ValueError, match="^features: got class means that are all equal"):
+        metric.compute()
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         ({"num_classes": 1}, "num_classes"),
         ({"classifier": np.ones((3, D))}, "classifier"),
+        ({"classifier": np.ones((K, D))}, "classifier: got rows that are all equal"),
         ({"class_means": np.ones((3, D))}, "class_means"),
         ({"bias": np.ones(3)}, "bias"),
         ({"smoothing": 1.0}, "smoothing"),

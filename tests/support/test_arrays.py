@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as npst
 
+import ufm
 from tests.helpers.public import CALLS, arguments, has_array, public
 from ufm._support.arrays import read_classes, to_labels, to_numbers, to_tensor
 
@@ -243,3 +244,26 @@ def test_a_list_of_masked_arrays_and_one_of_tensors_with_gradients_are_named():
     for value in ([np.ma.masked_array([1.0], [1])], [torch.ones(2, requires_grad=True)] * 2):
         with pytest.raises(ValueError, match="^x: got "):
             to_numbers("x", value)
+
+
+def test_one_entry_on_a_reversed_axis():
+    # NumPy counts it as contiguous, with a negative stride, which torch refuses.
+    array = np.array([[2.0, 3.0]]).copy()[::-1]
+    assert array.flags.c_contiguous
+    assert array.strides[0] < 0
+    np.testing.assert_array_equal(to_tensor("x", array).numpy(), [[2.0, 3.0]])
+
+
+@pytest.mark.parametrize("large", [1e160, -1e160, 1e-160])
+def test_numbers_whose_squares_are_none_are_named(large: float):
+    x, lam = np.array([[1.0], [2.0], [4.0]]), np.array([0.2, 0.5, 0.9])
+    with pytest.raises(ValueError, match="^mixed: got .* for the largest entry, expected 1e-70 to 1e\\+70"):
+        ufm.interpolation_r2(large * x, x, x[::-1], lam)
+    metric = ufm.CollapseMetric(3)
+    with pytest.raises(ValueError, match="^features: got"):
+        metric.update(large * x, np.arange(3))
+
+
+def test_coefficients_of_no_sample_are_named():
+    with pytest.raises(ValueError, match="^lam: got shape"):
+        ufm.confidence(np.zeros(0), 10.0, 3)

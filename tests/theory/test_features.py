@@ -205,3 +205,19 @@ def test_penalties_beyond_the_range_of_numbers_are_named():
         for bias in (None, np.zeros(3)):
             with pytest.raises(ValueError, match="^W, feature_decay: got a penalty of"):
                 ufm.fixed_classifier(w, y, decay, bias=bias)
+
+
+def test_a_classifier_that_no_column_spans_is_named():
+    with pytest.raises(ValueError, match=r"^W: got shape \(3, 0\)"):
+        ufm.fixed_classifier(np.zeros((3, 0)), np.array([[0.7, 0.3, 0.0]]), 0.1)
+
+
+def test_the_mean_row_has_no_curvature_and_is_not_needed():
+    """Two classes at a penalty that vanishes beside ||W||^2: the probabilities are the labels."""
+    W, y = np.array([[1.2, 0.7], [-2.5, 2.6]]), np.array([[0.02, 0.98]])
+    found = ufm.fixed_classifier(1e41 * W, y, 1e-6)
+    np.testing.assert_allclose(found.probabilities, y, rtol=1e-9)
+    # The smallest features with those logits.
+    difference = 1e41 * (W[1] - W[0])
+    expected = np.log(0.98 / 0.02) * difference / 1e41 / (difference @ difference / 1e41)
+    np.testing.assert_allclose(found.features, expected[None], rtol=1e-9)
