@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.fuzz import files
+from experiments.fuzz import files, limits
 from experiments.fuzz.calls import SUBJECTS, Case, attack_calls, outcome
 from experiments.fuzz.damage import changed_json
 from experiments.fuzz.drawing import Subject
@@ -122,7 +122,7 @@ def _works(path: Path) -> None:
     ],
 )
 def test_what_readers_do_wrong_is_noticed(read, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(files, "_HUNG", 0.3)
+    monkeypatch.setattr(limits, "HUNG", 0.3)
     os.mkfifo(tmp_path / "pipe")
     _, found = files._outcome(Reader(lambda folder: folder, read), tmp_path / "pipe")
     assert found is not None
